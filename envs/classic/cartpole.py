@@ -1,0 +1,85 @@
+"""CartPole: balance a pole on a cart by pushing left or right.
+
+Dynamics, limits and reward of Gymnasium's `CartPole-v1` (Barto, Sutton and Anderson 1983),
+explicit Euler integration.
+"""
+
+import dataclasses
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fastrl.spaces import Box, Discrete
+from fastrl.types import Array, Key, Step
+
+
+class Params(NamedTuple):
+    """Units: metres, kilograms, seconds, radians, newtons."""
+
+    gravity: float = 9.8
+    mass_cart: float = 1.0
+    mass_pole: float = 0.1
+    half_length: float = 0.5
+    force: float = 10.0
+    time_step: float = 0.02
+    max_angle: float = 12 * 2 * 3.141592653589793 / 360
+    max_position: float = 2.4
+    max_steps: int = 500
+
+
+class State(NamedTuple):
+    position: Array
+    velocity: Array
+    angle: Array
+    angular_velocity: Array
+    time: Array  # int32, steps taken
+
+
+@dataclasses.dataclass(frozen=True)
+class CartPole:
+    """Observation: position, velocity, angle, angular velocity. Action: 0 left, 1 right."""
+
+    version: ClassVar[int] = 1
+
+    def default_params(self) -> Params:
+        return Params()
+
+    def reset(self, key: Key, params: Params) -> tuple[State, Array]:
+        x, v, a, w = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
+        state = State(x, v, a, w, jnp.int32(0))
+        return state, _observe(state)
+
+    def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
+        p = params
+        force = jnp.where(action == 1, p.force, -p.force)
+        cos, sin = jnp.cos(state.angle), jnp.sin(state.angle)
+        mass = p.mass_cart + p.mass_pole
+        pole_moment = p.mass_pole * p.half_length
+        push = (force + pole_moment * state.angular_velocity**2 * sin) / mass
+        angular_acceleration = (p.gravity * sin - cos * push) / (
+            p.half_length * (4.0 / 3.0 - p.mass_pole * cos**2 / mass)
+        )
+        acceleration = push - pole_moment * angular_acceleration * cos / mass
+        state = State(
+            state.position + p.time_step * state.velocity,
+            state.velocity + p.time_step * acceleration,
+            state.angle + p.time_step * state.angular_velocity,
+            state.angular_velocity + p.time_step * angular_acceleration,
+            state.time + 1,
+        )
+        terminated = (jnp.abs(state.position) > p.max_position) | (
+            jnp.abs(state.angle) > p.max_angle
+        )
+        truncated = (state.time >= p.max_steps) & ~terminated
+        return state, Step(_observe(state), jnp.float32(1.0), terminated, truncated)
+
+    def observation_space(self, params: Params) -> Box:
+        return Box(-jnp.inf, jnp.inf, (4,))
+
+    def action_space(self, params: Params) -> Discrete:
+        return Discrete(2)
+
+
+def _observe(state: State) -> Array:
+    return jnp.stack([state.position, state.velocity, state.angle, state.angular_velocity])

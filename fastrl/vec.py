@@ -1,0 +1,128 @@
+"""Batches of environments and what happens at the end of an episode.
+
+The environments of a batch step together.  At the end of an episode an environment takes a
+fresh start from its `Reset` in the same step, so no step is ever wasted or masked; the
+`Transition` still holds the true successor observation.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fastrl import metrics as fm
+from fastrl.metrics import Metrics
+from fastrl.sharding import shard_envs
+from fastrl.types import Action, Array, Env, Key, Observation, PyTree, Reset, Transition
+
+
+class VecState(NamedTuple):
+    """A batch of running episodes. Leaves are `[N, ...]` but for `memory`."""
+
+    memory: PyTree  # the Reset's own state
+    params: PyTree  # per-environment params, () where all share the task's
+    env: PyTree
+    observation: Observation
+    episode_return: Array  # float32 [N], so far
+    episode_length: Array  # int32 [N], so far
+
+
+class VecEnv(NamedTuple):
+    """`num_envs` copies of `env` under one `reset`."""
+
+    env: Env
+    num_envs: int
+    reset: Reset
+
+    def init(self, key: Key, params: Any) -> VecState:
+        """`num_envs` fresh episodes. Consumes `key`."""
+        n = self.num_envs
+        memory_key, draw_key = jax.random.split(key)
+        memory = self.reset.init(memory_key, params, n)
+        first = self.reset.draw(draw_key, memory, params, jnp.ones(n, bool))
+        return shard_envs(
+            VecState(
+                *first,
+                episode_return=jnp.zeros(n, jnp.float32),
+                episode_length=jnp.zeros(n, jnp.int32),
+            ),
+            n,
+        )
+
+    def step(
+        self, key: Key, state: VecState, action: Action, params: Any
+    ) -> tuple[VecState, Transition, Metrics]:
+        """Steps every environment once; those whose episode ended start a new one.
+
+        `action` is `[N, ...]`; consumes `key`.  The metrics count the episodes that ended:
+        `episode_return`, `episode_length`, and whatever the environment reports per step.
+        """
+        step_key, draw_key = jax.random.split(key)
+        per_env = self.reset.per_env_params
+        step_keys = jax.random.split(step_key, self.num_envs)
+        env_state, step = jax.vmap(self.env.step, (0, 0, 0, 0 if per_env else None))(
+            step_keys, state.env, action, state.params if per_env else params
+        )
+        done = step.terminated | step.truncated
+        returns = state.episode_return + step.reward
+        lengths = state.episode_length + 1
+        metrics = {
+            "episode_return": fm.mean(returns, done),
+            "episode_length": fm.mean(lengths, done),
+            **{name: fm.mean(values) for name, values in step.metrics.items()},
+        }
+        fresh = self.reset.draw(draw_key, state.memory, params, done)
+        start = VecState(*fresh, jnp.zeros_like(returns), jnp.zeros_like(lengths))
+        going = VecState(
+            fresh.memory, state.params, env_state, step.observation, returns, lengths
+        )
+        following = select_envs(done, start, going)._replace(memory=fresh.memory)
+        transition = Transition(
+            state.observation, action, step.reward, step.terminated, step.truncated,
+            step.observation,
+        )  # fmt: skip
+        return shard_envs(following, self.num_envs), transition, metrics
+
+
+def select_envs(where: Array, on_true: VecState, on_false: VecState) -> VecState:
+    """Per environment one of two states; `where` is `[N]`. `memory` has no such axis: kept out."""
+    def pick(a: Array, b: Array) -> Array:
+        return jnp.where(where.reshape(where.shape + (1,) * (a.ndim - 1)), a, b)
+
+    nothing = on_true._replace(memory=()), on_false._replace(memory=())
+    return jax.tree.map(pick, *nothing)
+
+
+Policy = Callable[[PyTree, Key, Observation], tuple[Action, PyTree]]
+Keep = Callable[[Transition, PyTree], PyTree]
+
+
+def _both(transition: Transition, extras: PyTree) -> PyTree:
+    return transition, extras
+
+
+def rollout(
+    vec_env: VecEnv,
+    policy: Callable[[Key, Observation], tuple[Action, PyTree]],
+    key: Key,
+    state: VecState,
+    params: Any,
+    num_steps: int,
+    keep: Keep = _both,
+) -> tuple[VecState, PyTree, Metrics]:
+    """`num_steps` steps of every environment under `policy(key, observation [N, ...])`.
+
+    `policy` returns the actions and anything else worth keeping (log-probabilities, values);
+    `keep(transition, extras)` chooses what is stored of a step, by default both, stacked to
+    `[T, N, ...]`.  Storing less is the cheapest speed-up there is.  Consumes `key`.
+    """
+
+    def body(state: VecState, key: Key) -> tuple[VecState, tuple[PyTree, Metrics]]:
+        policy_key, step_key = jax.random.split(key)
+        action, extras = policy(policy_key, state.observation)
+        state, transition, metrics = vec_env.step(step_key, state, action, params)
+        return state, (keep(transition, extras), metrics)
+
+    state, (kept, metrics) = jax.lax.scan(body, state, jax.random.split(key, num_steps))
+    return state, kept, fm.fold(metrics)
