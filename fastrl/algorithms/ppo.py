@@ -1,0 +1,307 @@
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347), clipped variant.
+
+The details are those of "The 37 implementation details of PPO" (Huang et al. 2022), with two
+differences: a time limit is no end (the value of the true successor is bootstrapped), and
+minibatches are drawn by a bijection of indices instead of a sorted permutation.
+
+Discrete, multi-discrete and continuous actions; any observation that `fastrl.networks` takes,
+with action masks and a view for the critic alone; observations and rewards normalised by
+statistics in the state; everything numeric in `HParams` may be traced, vmapped, differentiated.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fastrl import distributions, normalize, objectives, optim, returns
+from fastrl import metrics as fm
+from fastrl import reset as resets
+from fastrl.kernels.permutation import permutation
+from fastrl.metrics import Metrics
+from fastrl.networks import ActorCritic, Activation, NetworkConfig, actor_critic
+from fastrl.objectives import Objective
+from fastrl.sharding import shard_envs
+from fastrl.types import Action, Algorithm, Array, Env, Key, Observation, Recipe, ResetFactory
+from fastrl.vec import VecEnv, VecState, rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What shapes the program. An iteration takes `num_envs * num_steps` environment steps."""
+
+    num_envs: int = 64
+    num_steps: int = 128  # of every environment, per iteration
+    num_epochs: int = 4  # passes over the rollout
+    num_minibatches: int = 4  # per pass
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    activation: Activation = "tanh"
+    torso: Literal["mlp", "conv"] = "mlp"
+    shared_torso: bool = False  # one torso for policy and value
+    normalize_observation: bool = False  # by running mean and variance
+    normalize_reward: bool = False  # by the running std of the discounted return
+    normalize_advantage: bool = True  # per minibatch
+    stop_on_kl: bool = False  # skip the rest of an iteration's updates past hparams.target_kl
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}={value!r}: needs an integer of at least 1")
+        if self.num_envs * self.num_steps % self.num_minibatches:
+            raise ValueError(
+                f"num_envs*num_steps={self.num_envs * self.num_steps} is not divisible by "
+                f"num_minibatches={self.num_minibatches}"
+            )
+        object.__setattr__(self, "hidden_sizes", self.network.hidden_sizes)
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The network's share of this."""
+        return NetworkConfig(
+            self.hidden_sizes, self.activation, self.torso, shared_torso=self.shared_torso
+        )
+
+
+class HParams(NamedTuple):
+    """Traced numbers: another value compiles nothing."""
+
+    learning_rate: float = 2.5e-4
+    gamma: float = 0.99  # discount
+    gae_lambda: float = 0.95
+    clip: float = 0.2  # of the probability ratio
+    value_clip: float = float("inf")  # of the value's change; inf: no clipping
+    entropy_coefficient: float = 0.01
+    value_coefficient: float = 0.5
+    max_grad_norm: float = 0.5
+    target_kl: float = float("inf")  # used with Config.stop_on_kl
+    reward_scale: float = 1.0
+    anneal_steps: float = float("inf")  # environment steps until the rate below is reached
+    final_learning_rate: float = 0.0
+    objective: Any = ()  # parameters of a learned objective
+
+
+class State(NamedTuple):
+    """All there is to go on with."""
+
+    key: Key
+    params: Any
+    optimizer: optax.OptState
+    env: VecState
+    observations: normalize.RunningStatistics
+    rewards: normalize.ReturnScale
+    iteration: Array
+
+
+class Sample(NamedTuple):
+    """What is kept of a rollout. Leaves are `[T, N, ...]`, then `[B, ...]` in a minibatch."""
+
+    observation: Observation
+    action: Action  # as sampled, before it is clipped for the environment
+    log_prob: Array
+    value: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    final_value: Array  # of the true successor where truncated, else 0
+    advantage: Any = ()  # this and `target` are filled in after the rollout
+    target: Any = ()
+
+
+@functools.lru_cache(maxsize=256)
+def make(
+    env: Env,
+    config: Config = Config(),
+    *,
+    objective: Objective = objectives.clip,
+    reset: ResetFactory | None = None,
+) -> Algorithm[HParams]:
+    """PPO on `env`. The same arguments give the same Algorithm, so nothing compiles twice.
+
+    `reset` says where episodes start: by default `fastrl.reset.default(env)`.
+    Raises ValueError for what does not fit, before anything is compiled.
+    """
+    task = env.default_params()
+    action_space = env.action_space(task)
+    network = actor_critic(env.observation_space(task), action_space, config.network)
+    reset = reset or resets.default(env)
+    vec_env = VecEnv(env, config.num_envs, reset(env))
+    batch_size = config.num_envs * config.num_steps
+    iterate = functools.partial(_iterate, config, network, objective, vec_env, action_space)
+
+    def init(key: Key, hparams: HParams, task: Any) -> State:
+        key, network_key, env_key = jax.random.split(key, 3)
+        params = network.init(network_key)
+        return State(
+            key,
+            params,
+            optim.adam(hparams.learning_rate, hparams.max_grad_norm).init(params),
+            vec_env.init(env_key, task),
+            normalize.init(env.observation_space(task)),
+            normalize.init_return_scale(config.num_envs),
+            jnp.int32(0),
+        )
+
+    def act(
+        state: State, carry: Any, observation: Observation, key: Key | None
+    ) -> tuple[Action, Any]:
+        policy = network.policy(state.params, _seen(config, state, observation))
+        action = policy.mode() if key is None else policy.sample(key)
+        return distributions.to_environment(action_space, action), carry
+
+    return Algorithm(
+        init, iterate, act, batch_size, HParams(), env,
+        parameters=lambda state: state.params,
+        recipe=Recipe("ppo", env, config, reset, objective),
+    )  # fmt: skip
+
+
+def _iterate(
+    config: Config, network: ActorCritic, objective: Objective, vec_env: VecEnv,
+    action_space: Any, state: State, hparams: HParams, task: Any,
+) -> tuple[State, Metrics]:  # fmt: skip
+    """One iteration: a rollout, its advantages, and `num_epochs` passes of minibatches."""
+    key, rollout_key, shuffle_key = jax.random.split(state.key, 3)
+    progress = state.iteration * (config.num_envs * config.num_steps) / hparams.anneal_steps
+    env_state, samples, metrics = _collect(
+        config, network, vec_env, action_space, rollout_key, state, task
+    )
+    raw_observation, reward = samples.observation, samples.reward * hparams.reward_scale
+    rewards, observations = state.rewards, state.observations
+    if config.normalize_reward:
+        done = samples.terminated | samples.truncated
+        rewards, reward = normalize.scale_rewards(rewards, reward, done, hparams.gamma)
+    samples = samples._replace(
+        observation=_seen(config, state, raw_observation), reward=reward
+    )
+    last_value = network.value(state.params, _seen(config, state, env_state.observation))
+    samples = _with_advantages(samples, last_value, hparams)
+    params, optimizer, update_metrics = _update(
+        config, network, objective, shuffle_key, state, samples, hparams, progress
+    )
+    if config.normalize_observation:
+        observations = normalize.update(observations, raw_observation)
+    state = State(
+        key, params, optimizer, env_state, observations, rewards, state.iteration + 1
+    )
+    return state, metrics | update_metrics
+
+
+def _seen(config: Config, state: State, observation: Observation) -> Observation:
+    """The observation as the network sees it."""
+    if not config.normalize_observation:
+        return observation
+    return normalize.normalize(state.observations, observation)
+
+
+def _collect(
+    config: Config, network: ActorCritic, vec_env: VecEnv, action_space: Any, key: Key,
+    state: State, task: Any,
+) -> tuple[VecState, Sample, Metrics]:  # fmt: skip
+    """A rollout under the current policy."""
+
+    def policy(key: Key, observation: Observation) -> tuple[Action, Any]:
+        distribution, value = network.apply(state.params, _seen(config, state, observation))
+        action = distribution.sample(key)
+        extras = action, distribution.log_prob(action), value
+        return distributions.to_environment(action_space, action), extras
+
+    def keep(t: Any, extras: Any) -> Sample:
+        # V(s') is needed where an episode was cut off, and nearly always there is none.
+        final_value = jax.lax.cond(
+            t.truncated.any(),
+            lambda x: network.value(state.params, _seen(config, state, x)) * t.truncated,
+            lambda x: jnp.zeros(t.truncated.shape),
+            t.next_observation,
+        )
+        return Sample(t.observation, *extras, t.reward, t.terminated, t.truncated, final_value)
+
+    return rollout(vec_env, policy, key, state.env, task, config.num_steps, keep)
+
+
+def _with_advantages(samples: Sample, last_value: Array, hparams: HParams) -> Sample:
+    """Fills in GAE advantages and value targets. `last_value` `[N]` follows the rollout."""
+    following = jnp.concatenate([samples.value[1:], last_value[None]])
+    next_values = jnp.where(samples.truncated, samples.final_value, following)
+    advantage = returns.gae(
+        samples.reward, samples.value, next_values, samples.terminated, samples.truncated,
+        hparams.gamma, hparams.gae_lambda,
+    )  # fmt: skip
+    return samples._replace(advantage=advantage, target=advantage + samples.value)
+
+
+def _update(
+    config: Config, network: ActorCritic, objective: Objective, key: Key, state: State,
+    samples: Sample, hparams: HParams, progress: Array,
+) -> tuple[Any, Any, Metrics]:  # fmt: skip
+    """`num_epochs` passes over the samples in shuffled minibatches."""
+    optimizer = optim.adam(
+        optim.linear(hparams.learning_rate, hparams.final_learning_rate, progress),
+        hparams.max_grad_norm,
+    )
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples)
+    loss = functools.partial(_loss, config, network, objective, hparams, progress)
+
+    def minibatch(carry: Any, index: Array) -> tuple[Any, Metrics]:
+        params, optimizer_state = carry
+        batch = shard_envs(jax.tree.map(lambda x: x[index], flat), index.shape[0])
+        grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
+        updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
+        return (optax.apply_updates(params, updates), optimizer_state), metrics
+
+    def guarded(carry: Any, index: Array) -> tuple[Any, Metrics]:
+        """Updates until the policy has moved too far from the one that took the actions."""
+        inner, going = carry
+        shapes = jax.eval_shape(minibatch, inner, index)[1]
+        inner, metrics = jax.lax.cond(
+            going, minibatch, lambda c, _: (c, fm.zeros_like(shapes)), inner, index
+        )
+        kl = metrics["approximate_kl"]
+        return (inner, going & (kl.total <= hparams.target_kl * kl.weight)), metrics
+
+    shuffle = functools.partial(permutation, a=config.num_steps, b=config.num_envs)
+    indices = jax.vmap(shuffle)(jax.random.split(key, config.num_epochs))
+    indices = indices.reshape(config.num_epochs * config.num_minibatches, -1)
+    start = state.params, state.optimizer
+    if config.stop_on_kl:
+        (end, _), metrics = jax.lax.scan(guarded, (start, jnp.bool_(True)), indices)
+    else:
+        end, metrics = jax.lax.scan(minibatch, start, indices)
+    explained = 1.0 - jnp.var(flat.target - flat.value) / (jnp.var(flat.target) + 1e-8)
+    return *end, fm.fold(metrics) | {"explained_variance": fm.mean(explained)}
+
+
+def _loss(
+    config: Config, network: ActorCritic, objective: Objective, hparams: HParams,
+    progress: Array, params: Any, batch: Sample,
+) -> tuple[Array, Metrics]:  # fmt: skip
+    """Policy, value and entropy loss of one minibatch `[B]`."""
+    policy, value = network.apply(params, batch.observation)
+    log_prob, entropy = policy.log_prob(batch.action), policy.entropy()
+    advantage = batch.advantage
+    if config.normalize_advantage:
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    inputs = objectives.Inputs(
+        log_prob, batch.log_prob, advantage, entropy, batch.reward, batch.terminated,
+        batch.truncated, progress,
+    )  # fmt: skip
+    policy_loss, reported = objective(hparams.objective, inputs, hparams)
+    near = batch.value + jnp.clip(value - batch.value, -hparams.value_clip, hparams.value_clip)
+    value_loss = 0.5 * jnp.maximum((value - batch.target) ** 2, (near - batch.target) ** 2)
+    loss = (
+        policy_loss.mean()
+        + hparams.value_coefficient * value_loss.mean()
+        - hparams.entropy_coefficient * entropy.mean()
+    )
+    log_ratio = log_prob - batch.log_prob
+    metrics = reported | {
+        "loss": loss,
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+        "entropy": entropy,
+        "approximate_kl": jnp.expm1(log_ratio) - log_ratio,  # Schulman's unbiased estimate
+    }
+    return loss, {name: fm.mean(jax.lax.stop_gradient(x)) for name, x in metrics.items()}

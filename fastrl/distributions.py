@@ -1,0 +1,162 @@
+"""Distributions over actions, as pytrees with `sample`, `mode`, `log_prob` and `entropy`.
+
+Made from the outputs of a network by `from_outputs`. Leading axes of any number are the batch.
+"""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fastrl import struct
+from fastrl.spaces import Box, Discrete, MultiDiscrete, Space
+from fastrl.types import Action, Array, Key
+
+_NEVER = -1e9  # the logit of an action that is masked out
+_LOG_2PI = float(np.log(2 * np.pi))
+
+
+class Distribution(Protocol):
+    """What learners ask of a policy. Actions are `[..., *]`, the numbers `[...]`."""
+
+    def sample(self, key: Key) -> Action: ...
+    def mode(self) -> Action: ...
+    def log_prob(self, action: Action) -> Array: ...
+    def entropy(self) -> Array: ...
+
+
+@struct.dataclass
+class Categorical:
+    """One of `A` actions with log-probabilities `log_p` `[..., A]`; see `categorical`."""
+
+    log_p: Array
+
+    def sample(self, key: Key) -> Array:
+        """int32 `[...]`, by inverting the distribution function: one uniform, no arg max.
+
+        An action of probability 0 is never drawn: uniforms stay below 1, so the threshold
+        stays below the last value of the distribution function.
+        """
+        cumulative = jnp.cumsum(jnp.exp(self.log_p), axis=-1)
+        uniform = jax.random.uniform(key, (*self.log_p.shape[:-1], 1))
+        return jnp.sum(uniform * cumulative[..., -1:] >= cumulative, axis=-1, dtype=jnp.int32)
+
+    def mode(self) -> Array:
+        return jnp.argmax(self.log_p, axis=-1).astype(jnp.int32)
+
+    def log_prob(self, action: Array) -> Array:
+        chosen = jax.nn.one_hot(action, self.log_p.shape[-1], dtype=bool)
+        return jnp.sum(jnp.where(chosen, self.log_p, 0.0), axis=-1)
+
+    def entropy(self) -> Array:
+        return -jnp.sum(jnp.exp(self.log_p) * self.log_p, axis=-1)
+
+
+def categorical(logits: Array, mask: Array | None = None) -> Categorical:
+    """The softmax of `logits` `[..., A]` over those actions that `mask` (bool) allows."""
+    if mask is not None:
+        logits = jnp.where(mask, logits, _NEVER)
+    return Categorical(jax.nn.log_softmax(logits))
+
+
+@struct.dataclass
+class Product:
+    """Independent categoricals: actions are int32 `[..., len(parts)]`."""
+
+    parts: tuple[Categorical, ...]
+
+    def sample(self, key: Key) -> Array:
+        keys = jax.random.split(key, len(self.parts))
+        return jnp.stack([p.sample(k) for p, k in zip(self.parts, keys, strict=True)], -1)
+
+    def mode(self) -> Array:
+        return jnp.stack([p.mode() for p in self.parts], -1)
+
+    def log_prob(self, action: Array) -> Array:
+        return sum(p.log_prob(action[..., i]) for i, p in enumerate(self.parts))  # type: ignore[return-value]
+
+    def entropy(self) -> Array:
+        return sum(p.entropy() for p in self.parts)  # type: ignore[return-value]
+
+
+@struct.dataclass
+class DiagonalNormal:
+    """Independent normals; `mean` and `log_std` are `[..., *event]`."""
+
+    mean: Array
+    log_std: Array  # broadcasts against `mean`
+    event_ndim: int = struct.static(default=1)
+
+    def sample(self, key: Key) -> Array:
+        return self.mean + jnp.exp(self.log_std) * jax.random.normal(key, self.mean.shape)
+
+    def mode(self) -> Array:
+        return self.mean
+
+    def log_prob(self, action: Array) -> Array:
+        z = (action - self.mean) * jnp.exp(-self.log_std)
+        return self._sum(-0.5 * z**2 - self.log_std - 0.5 * _LOG_2PI)
+
+    def entropy(self) -> Array:
+        return self._sum(jnp.broadcast_to(self.log_std, self.mean.shape) + 0.5 * (1 + _LOG_2PI))
+
+    def _sum(self, x: Array) -> Array:
+        return x.sum(axis=tuple(range(-self.event_ndim, 0)))
+
+
+def num_outputs(space: Space) -> int:
+    """How many numbers a network must put out per action of `space`.
+
+    Raises ValueError for spaces that no distribution here covers.
+    """
+    match space:
+        case Discrete(n):
+            return n
+        case MultiDiscrete(nvec):
+            return sum(nvec)
+        case Box() if np.issubdtype(space.dtype, np.floating):
+            return int(np.prod(space.shape))
+    raise ValueError(
+        f"action space {space}: policies cover Discrete, MultiDiscrete and Box of floats; "
+        "put several actions into one MultiDiscrete or one Box"
+    )
+
+
+def from_outputs(
+    space: Space, outputs: Array, log_std: Array | None = None, mask: Array | None = None
+) -> Distribution:
+    """The distribution over `space` with network outputs `[..., num_outputs(space)]`.
+
+    For a Box they are the means, in units where the box is [-1, 1] (see `to_environment`),
+    and `log_std` `[num_outputs]` goes with them.  `mask` (bool, as `outputs`) marks the
+    actions that are allowed; several at once for MultiDiscrete, one after the other.
+    """
+    if mask is not None and mask.shape[-1] != outputs.shape[-1]:
+        raise ValueError(
+            f"the action mask has {mask.shape[-1]} entries, {space} needs {outputs.shape[-1]}"
+        )
+    if isinstance(space, Discrete):
+        return categorical(outputs, mask)
+    if isinstance(space, MultiDiscrete):
+        cuts = list(np.cumsum(space.nvec)[:-1])
+        logits = jnp.split(outputs, cuts, axis=-1)
+        masks = [None] * len(logits) if mask is None else jnp.split(mask, cuts, axis=-1)
+        return Product(tuple(map(categorical, logits, masks)))
+    if mask is not None or log_std is None:
+        raise ValueError(f"{space}: a continuous policy takes a log_std and no action mask")
+    shape = space.shape
+    mean = outputs.reshape(*outputs.shape[:-1], *shape)
+    return DiagonalNormal(mean, log_std.reshape(shape), event_ndim=len(shape))
+
+
+def to_environment(space: Space, action: Any) -> Any:
+    """A policy's action as the environment takes it.
+
+    For a bounded Box the policy acts in [-1, 1]: clipped, then scaled to the box.  The
+    unclipped action is the one whose log-probability counts.  Other spaces: unchanged.
+    """
+    if not isinstance(space, Box) or not space.bounded:
+        return action
+    low, high = space.bounds()
+    return low + (jnp.clip(action, -1.0, 1.0) + 1.0) * (0.5 * (high - low))
