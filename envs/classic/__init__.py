@@ -1,8 +1,15 @@
 """The classic control tasks, as Gymnasium has them."""
 
+from fastrl.envs.classic.acrobot import Acrobot
 from fastrl.envs.classic.cartpole import CartPole
+from fastrl.envs.classic.mountain_car import MountainCar, MountainCarContinuous
+from fastrl.envs.classic.pendulum import Pendulum
 from fastrl.registry import register
 
-__all__ = ["CartPole"]
+__all__ = ["Acrobot", "CartPole", "MountainCar", "MountainCarContinuous", "Pendulum"]
 
+register("Acrobot-v1", Acrobot)
 register("CartPole-v1", CartPole)
+register("MountainCar-v0", MountainCar)
+register("MountainCarContinuous-v0", MountainCarContinuous)
+register("Pendulum-v1", Pendulum)

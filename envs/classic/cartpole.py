@@ -5,10 +5,12 @@ explicit Euler integration.
 """
 
 import dataclasses
+import math
 from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -23,12 +25,14 @@ class Params(NamedTuple):
     half_length: float = 0.5
     force: float = 10.0
     time_step: float = 0.02
-    max_angle: float = 12 * 2 * 3.141592653589793 / 360
+    max_angle: float = 12 * 2 * math.pi / 360
     max_position: float = 2.4
     max_steps: int = 500
 
 
 class State(NamedTuple):
+    """The cart's position and velocity, the pole's angle (0 is upright) and its velocity."""
+
     position: Array
     velocity: Array
     angle: Array
@@ -38,7 +42,10 @@ class State(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CartPole:
-    """Observation: position, velocity, angle, angular velocity. Action: 0 left, 1 right."""
+    """Observation: position, velocity, angle, angular velocity. Action: 0 left, 1 right.
+
+    Reward 1 a step. Terminates when the cart leaves the track or the pole falls.
+    """
 
     version: ClassVar[int] = 1
 
@@ -75,10 +82,31 @@ class CartPole:
         return state, Step(_observe(state), jnp.float32(1.0), terminated, truncated)
 
     def observation_space(self, params: Params) -> Box:
-        return Box(-jnp.inf, jnp.inf, (4,))
+        standard = Params()  # twice the limits, so that the last observation is inside
+        high = (2 * standard.max_position, math.inf, 2 * standard.max_angle, math.inf)
+        return Box(tuple(-h for h in high), high, (4,))
 
     def action_space(self, params: Params) -> Discrete:
         return Discrete(2)
+
+    def render(self, state: State, params: Params) -> np.ndarray:
+        """The cart on its track: uint8 `[400, 600, 3]`."""
+        from fastrl.envs import drawing
+
+        reach = float(params.max_position)
+        canvas = drawing.Canvas(600, 400, left=-1.15 * reach, right=1.15 * reach, bottom=-1.1)
+        x, angle = float(state.position), float(state.angle)
+        for limit in (-reach, reach):
+            canvas.rod((limit, -0.12), (limit, 0.12), 0.03, drawing.GREY)
+        canvas.rod((-reach, 0.0), (reach, 0.0), 0.03, drawing.INK)
+        for wheel in (-0.18, 0.18):
+            canvas.disc((x + wheel, 0.07), 0.07, drawing.INK)
+        canvas.box((x, 0.22), 0.62, 0.26, 0.05, drawing.BLUE)
+        pivot, length = (x, 0.3), 2 * float(params.half_length)
+        tip = (pivot[0] + length * math.sin(angle), pivot[1] + length * math.cos(angle))
+        canvas.rod(pivot, tip, 0.11, drawing.ORANGE)
+        canvas.disc(pivot, 0.035, drawing.PAPER)
+        return canvas.image()
 
 
 def _observe(state: State) -> Array:
