@@ -18,7 +18,7 @@ def enable_cache(directory: str | os.PathLike[str] | None = None) -> Path | None
     folder can't be made: a cache that is missing costs time and nothing else.
     """
     if directory is None:
-        configured = jax.config.jax_compilation_cache_dir
+        configured = jax.config.values["jax_compilation_cache_dir"]
         if configured is not None:
             return Path(configured)
         directory = os.environ.get("FASTRL_CACHE_DIR", _default_directory())

@@ -44,30 +44,6 @@ class NetworkConfig:
             raise ValueError(f"torso={self.torso!r}: choose mlp or conv")
 
 
-def orthogonal(scale: float = 1.0) -> Callable[..., Array]:
-    """An initialiser: random orthogonal matrices times `scale`, without a QR decomposition.
-
-    The polar factor of a Gaussian matrix is uniformly distributed over the orthogonal ones;
-    Newton-Schulz iterations, which are matrix products only, converge to it.  Compiles in a
-    fraction of the time that a QR takes.
-    """
-
-    def init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-        rows, columns = int(np.prod(shape[:-1])), shape[-1]
-        tall, small = max(rows, columns), min(rows, columns)
-        x = jax.random.normal(key, (small, tall))
-        x = x / jnp.linalg.norm(x)  # the largest singular value is at most 1
-
-        def newton_schulz(_: int, x: Array) -> Array:
-            return 1.5 * x - 0.5 * (x @ x.T) @ x
-
-        x = jax.lax.fori_loop(0, 60, newton_schulz, x)
-        x = x.T if rows > columns else x
-        return (scale * x[:rows, :columns]).reshape(shape).astype(dtype)
-
-    return init
-
-
 class Torso(nn.Module):
     """Dense layers, after convolutions if the config says so. `[..., *input] -> [..., H]`."""
 
@@ -76,7 +52,7 @@ class Torso(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         activation = _ACTIVATIONS[self.config.activation]
-        init = orthogonal(np.sqrt(2))
+        init = nn.initializers.orthogonal(np.sqrt(2))
         if self.config.torso == "conv":
             for features in self.config.conv_features:
                 x = nn.Conv(features, (3, 3), padding="VALID", kernel_init=init)(x)
@@ -99,8 +75,8 @@ class _Network(nn.Module):
         self.actor_torso = Torso(self.config)
         if not self.config.shared_torso:
             self.critic_torso = Torso(self.config)
-        self.actor_head = nn.Dense(self.num_outputs, kernel_init=orthogonal(0.01))
-        self.critic_head = nn.Dense(1, kernel_init=orthogonal(1.0))
+        self.actor_head = nn.Dense(self.num_outputs, kernel_init=nn.initializers.orthogonal(0.01))
+        self.critic_head = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0))
         if self.continuous:
             self.log_std = self.param("log_std", nn.initializers.zeros, (self.num_outputs,))
 
@@ -144,23 +120,25 @@ def actor_critic(
     continuous = isinstance(action_space, Box)
     network = _Network(config, distributions.num_outputs(action_space), continuous)
 
+    outputs_of: Callable[..., Any] = network.apply
+
     def init(key: Key) -> Any:
         actor, critic, _ = split_views(spaces.zeros(observation_space))
         return network.init(key, encode(actor), encode_critic(critic))
 
     def apply(params: Any, observation: Observation) -> tuple[Distribution, Array]:
         actor, critic, mask = split_views(observation)
-        outputs, log_std, value = network.apply(params, encode(actor), encode_critic(critic))  # type: ignore[misc]
+        outputs, log_std, value = outputs_of(params, encode(actor), encode_critic(critic))
         return distributions.from_outputs(action_space, outputs, log_std, mask), value
 
     def policy(params: Any, observation: Observation) -> Distribution:
         actor, _, mask = split_views(observation)
-        outputs, log_std = network.apply(params, encode(actor), method="policy")  # type: ignore[misc]
+        outputs, log_std = outputs_of(params, encode(actor), method="policy")
         return distributions.from_outputs(action_space, outputs, log_std, mask)
 
     def value(params: Any, observation: Observation) -> Array:
         _, critic, _ = split_views(observation)
-        return network.apply(params, encode_critic(critic), method="value")  # type: ignore[return-value]
+        return outputs_of(params, encode_critic(critic), method="value")
 
     return ActorCritic(init, apply, policy, value)
 

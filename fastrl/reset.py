@@ -55,7 +55,8 @@ def snapshots(env: Env, states: PyTree, observations: PyTree, share: float = 1.0
 
     Raises ValueError if the leading axes disagree or `share` is outside [0, 1].
     """
-    sizes = {x.shape[0] if x.ndim else 0 for x in map(jnp.asarray, jax.tree.leaves((states, observations)))}
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves((states, observations))]
+    sizes = {x.shape[0] if x.ndim else 0 for x in leaves}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(f"snapshots: states and observations have leading axes {sorted(sizes)}")
     if not 0.0 <= share <= 1.0:

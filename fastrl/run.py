@@ -22,9 +22,7 @@ def num_iterations(algorithm: Algorithm, steps: float) -> int:
     return math.ceil(steps / algorithm.steps_per_iteration)
 
 
-def run(
-    algorithm: Algorithm, steps: float
-) -> Callable[[Key, Any, Any], tuple[Any, Metrics]]:
+def run(algorithm: Algorithm, steps: float) -> Callable[[Key, Any, Any], tuple[Any, Metrics]]:
     """The function `(key, hparams, task) -> (state, metrics)` of a training of `steps`.
 
     Pure: jit it, vmap it over keys, hparams (`in_axes=fastrl.axes(hparams)`) and tasks.

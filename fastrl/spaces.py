@@ -71,7 +71,8 @@ class Box:
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """`low` and `high` as arrays of `shape`."""
-        return tuple(np.broadcast_to(np.asarray(b, self.dtype), self.shape) for b in (self.low, self.high))  # type: ignore[return-value]
+        low, high = (np.asarray(b, self.dtype) for b in (self.low, self.high))
+        return np.broadcast_to(low, self.shape), np.broadcast_to(high, self.shape)
 
     @property
     def bounded(self) -> bool:

@@ -76,9 +76,7 @@ class Env(Protocol[StateT, ParamsT]):
         """A start state and its observation. Consumes `key`."""
         ...
 
-    def step(
-        self, key: Key, state: StateT, action: Action, params: ParamsT
-    ) -> tuple[StateT, Step]:
+    def step(self, key: Key, state: StateT, action: Action, params: ParamsT) -> tuple[StateT, Step]:
         """The successor state and what happened. Consumes `key`."""
         ...
 

@@ -74,9 +74,7 @@ class VecEnv(NamedTuple):
         }
         fresh = self.reset.draw(draw_key, state.memory, params, done)
         start = VecState(*fresh, jnp.zeros_like(returns), jnp.zeros_like(lengths))
-        going = VecState(
-            fresh.memory, state.params, env_state, step.observation, returns, lengths
-        )
+        going = VecState(fresh.memory, state.params, env_state, step.observation, returns, lengths)
         following = select_envs(done, start, going)._replace(memory=fresh.memory)
         transition = Transition(
             state.observation, action, step.reward, step.terminated, step.truncated,
@@ -87,6 +85,7 @@ class VecEnv(NamedTuple):
 
 def select_envs(where: Array, on_true: VecState, on_false: VecState) -> VecState:
     """Per environment one of two states; `where` is `[N]`. `memory` has no such axis: kept out."""
+
     def pick(a: Array, b: Array) -> Array:
         return jnp.where(where.reshape(where.shape + (1,) * (a.ndim - 1)), a, b)
 

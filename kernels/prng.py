@@ -44,7 +44,9 @@ def _counter(shape: tuple[int, ...]) -> jax.Array:
     index = jnp.zeros(shape, np.uint32)
     stride = 1
     for axis in reversed(range(len(shape))):
-        index = index + jax.lax.broadcasted_iota(np.uint32, shape, axis) * np.uint32(stride & 0xFFFFFFFF)
+        index = index + jax.lax.broadcasted_iota(np.uint32, shape, axis) * np.uint32(
+            stride & 0xFFFFFFFF
+        )
         stride *= shape[axis]
     return index
 

@@ -22,7 +22,7 @@ from fastrl import metrics as fm
 from fastrl import reset as resets
 from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
-from fastrl.networks import ActorCritic, Activation, NetworkConfig, actor_critic
+from fastrl.networks import Activation, ActorCritic, NetworkConfig, actor_critic
 from fastrl.objectives import Objective
 from fastrl.sharding import shard_envs
 from fastrl.types import Action, Algorithm, Array, Env, Key, Observation, Recipe, ResetFactory
@@ -174,9 +174,7 @@ def _iterate(
     if config.normalize_reward:
         done = samples.terminated | samples.truncated
         rewards, reward = normalize.scale_rewards(rewards, reward, done, hparams.gamma)
-    samples = samples._replace(
-        observation=_seen(config, state, raw_observation), reward=reward
-    )
+    samples = samples._replace(observation=_seen(config, state, raw_observation), reward=reward)
     last_value = network.value(state.params, _seen(config, state, env_state.observation))
     samples = _with_advantages(samples, last_value, hparams)
     params, optimizer, update_metrics = _update(
@@ -184,9 +182,7 @@ def _iterate(
     )
     if config.normalize_observation:
         observations = normalize.update(observations, raw_observation)
-    state = State(
-        key, params, optimizer, env_state, observations, rewards, state.iteration + 1
-    )
+    state = State(key, params, optimizer, env_state, observations, rewards, state.iteration + 1)
     return state, metrics | update_metrics
 
 
@@ -217,7 +213,11 @@ def _collect(
             lambda x: jnp.zeros(t.truncated.shape),
             t.next_observation,
         )
-        return Sample(t.observation, *extras, t.reward, t.terminated, t.truncated, final_value)
+        action, log_prob, value = extras
+        return Sample(
+            t.observation, action, log_prob, value, t.reward, t.terminated, t.truncated,
+            final_value,
+        )  # fmt: skip
 
     return rollout(vec_env, policy, key, state.env, task, config.num_steps, keep)
 
