@@ -5,6 +5,7 @@ looks an environment up.
 """
 
 import difflib
+import importlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,7 +18,9 @@ def register(name: str, factory: Callable[..., Any]) -> None:
     Raises ValueError if `name` is taken by another factory.
     """
     if _factories.setdefault(name, factory) is not factory:
-        raise ValueError(f"an environment named {name!r} is registered already: choose another name")
+        raise ValueError(
+            f"an environment named {name!r} is registered already: choose another name"
+        )
 
 
 def make(name: str, **options: Any) -> Any:
@@ -51,4 +54,4 @@ def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
 
 
 def _load_own() -> None:
-    import fastrl.envs  # registers what fastrl ships
+    importlib.import_module("fastrl.envs")  # registers what fastrl ships
