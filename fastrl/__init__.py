@@ -1,0 +1,27 @@
+"""fastrl: vectorised simulation and training for reinforcement learning in JAX.
+
+Every public name is listed here once; what is not here, or in the modules named here, is
+private.  What is heavy and not always needed (brax, orbax, matplotlib) is imported on first use.
+"""
+
+from fastrl.compilation import enable_cache as _enable_cache
+
+_enable_cache()
+
+from fastrl import reset as reset  # noqa: E402
+from fastrl import spaces as spaces  # noqa: E402
+from fastrl.algorithms import ppo as ppo  # noqa: E402
+from fastrl.kernels.prng import key as key  # noqa: E402
+from fastrl.registry import make as make  # noqa: E402
+from fastrl.registry import names as names  # noqa: E402
+from fastrl.registry import register as register  # noqa: E402
+from fastrl.run import axes as axes  # noqa: E402
+from fastrl.sharding import use_cpu_devices as use_cpu_devices  # noqa: E402
+from fastrl.types import Algorithm as Algorithm  # noqa: E402
+from fastrl.types import Env as Env  # noqa: E402
+from fastrl.types import Reset as Reset  # noqa: E402
+from fastrl.types import Step as Step  # noqa: E402
+from fastrl.types import Transition as Transition  # noqa: E402
+from fastrl.vec import VecEnv as VecEnv  # noqa: E402
+
+__version__ = "0.1.0"

@@ -85,7 +85,7 @@ class DiagonalNormal:
     """Independent normals; `mean` and `log_std` are `[..., *event]`."""
 
     mean: Array
-    log_std: Array  # broadcasts against `mean`
+    log_std: Array
     event_ndim: int = struct.static(default=1)
 
     def sample(self, key: Key) -> Array:
@@ -99,7 +99,7 @@ class DiagonalNormal:
         return self._sum(-0.5 * z**2 - self.log_std - 0.5 * _LOG_2PI)
 
     def entropy(self) -> Array:
-        return self._sum(jnp.broadcast_to(self.log_std, self.mean.shape) + 0.5 * (1 + _LOG_2PI))
+        return self._sum(self.log_std + 0.5 * (1 + _LOG_2PI))
 
     def _sum(self, x: Array) -> Array:
         return x.sum(axis=tuple(range(-self.event_ndim, 0)))
@@ -147,7 +147,8 @@ def from_outputs(
         raise ValueError(f"{space}: a continuous policy takes a log_std and no action mask")
     shape = space.shape
     mean = outputs.reshape(*outputs.shape[:-1], *shape)
-    return DiagonalNormal(mean, log_std.reshape(shape), event_ndim=len(shape))
+    log_std = jnp.broadcast_to(log_std.reshape(shape), mean.shape)
+    return DiagonalNormal(mean, log_std, event_ndim=len(shape))
 
 
 def to_environment(space: Space, action: Any) -> Any:
@@ -158,5 +159,5 @@ def to_environment(space: Space, action: Any) -> Any:
     """
     if not isinstance(space, Box) or not space.bounded:
         return action
-    low, high = space.bounds()
+    low, high = (jnp.broadcast_to(b, action.shape) for b in space.bounds())
     return low + (jnp.clip(action, -1.0, 1.0) + 1.0) * (0.5 * (high - low))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from fastrl.hparams import as_arrays
 from fastrl.kernels import prng
@@ -20,6 +21,15 @@ def num_iterations(algorithm: Algorithm, steps: float) -> int:
     if not steps >= 1 or steps == math.inf:
         raise ValueError(f"steps={steps!r}: needs a number of environment steps of at least 1")
     return math.ceil(steps / algorithm.steps_per_iteration)
+
+
+def axes(tree: Any) -> Any:
+    """`in_axes` for `jax.vmap` over those leaves of `tree` that have a leading axis.
+
+    `HParams(learning_rate=jnp.array([1e-3, 3e-3]))` gives 0 for the learning rate and None for
+    the other, scalar, numbers.
+    """
+    return jax.tree.map(lambda leaf: 0 if jnp.ndim(leaf) else None, tree)
 
 
 def run(algorithm: Algorithm, steps: float) -> Callable[[Key, Any, Any], tuple[Any, Metrics]]:
