@@ -6,6 +6,6 @@ if __name__ != "fastrl.envs":
         "(under two names every class in it would exist twice)"
     )
 
-from fastrl.envs import classic
+from fastrl.envs import adapters, classic, probe
 
-__all__ = ["classic"]
+__all__ = ["adapters", "classic", "probe"]

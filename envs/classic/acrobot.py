@@ -1,8 +1,8 @@
 """Acrobot: swing a two-link arm, driven at its elbow only, until its tip is high up.
 
-Dynamics, limits and reward of Gymnasium's `Acrobot-v1` (Sutton 1996), with the equations
-of motion of Sutton and Barto's book (1998, section 11.3) and one
-Runge-Kutta step of fourth order for each action.
+Dynamics, limits and reward of Gymnasium's `Acrobot-v1` (Sutton 1996), with the equations of
+motion of Sutton and Barto's book (1998, section 11.3) and one Runge-Kutta step of fourth
+order for each action.
 """
 
 import dataclasses
