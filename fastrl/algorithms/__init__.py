@@ -1,0 +1,28 @@
+"""Algorithms by name, for configs and the command line; scripts import their modules.
+
+The module of an algorithm has `Config` (static choices), `HParams` (traced numbers) and
+`make(env, config, *, objective, reset)`.  None is imported before it is asked for.
+"""
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from fastrl import registry
+
+_MODULES = {"ppo": "fastrl.algorithms.ppo"}
+
+
+def names() -> list[str]:
+    """All names that `module` knows, sorted."""
+    return sorted(_MODULES)
+
+
+def module(name: Any) -> ModuleType:
+    """The module of the algorithm called `name`.
+
+    Raises ValueError for an unknown name, with the nearest known ones.
+    """
+    if not isinstance(name, str) or name not in _MODULES:
+        raise ValueError(registry.unknown("algorithm", name, _MODULES))
+    return importlib.import_module(_MODULES[name])

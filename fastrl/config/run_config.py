@@ -1,0 +1,58 @@
+"""`RunConfig`: all that makes a run, as checked and typed records."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from fastrl import algorithms
+from fastrl import reset as resets
+
+RESETS = {"fresh": resets.fresh, "pool": resets.pool}
+
+# In the place of a name: something that only the script that made the run can give again.
+CUSTOM = "custom"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """When the driver looks, evaluates and saves; counts are environment steps."""
+
+    eval_every: int | None = None  # steps between evaluations; none: chosen from the length
+    eval_episodes: int | None = None  # episodes of one evaluation
+    checkpoint_every: int | None = None  # steps between checkpoints
+    keep: int | None = None  # how many checkpoints stay, besides the best
+    log_every: int | None = None  # steps between lines of the log
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """All that makes a run. `config` and `hparams` are the algorithm's own records."""
+
+    env: str  # a registered name
+    algorithm: str = "ppo"
+    steps: int = 500_000  # environment steps
+    seed: int = 0
+    devices: int = 1  # over which the environments are spread
+    objective: str = ""  # empty: the algorithm's own
+    task: str = ""  # empty: the environment's params, changed by `params`
+    env_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    transforms: tuple[Mapping[str, Any], ...] = ()  # innermost first; each has a "name"
+    reset: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # has a "kind"
+    config: Any = None
+    hparams: Any = None
+    train: TrainOptions = TrainOptions()
+    source: str = dataclasses.field(default="", compare=False)  # the file, for errors
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("steps", 1, 2**63 - 1), ("seed", 0, 2**32 - 1), ("devices", 1, 2**31 - 1),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} = {value}: must be from {low} to {high}")
+        if self.algorithm != CUSTOM:
+            module = algorithms.module(self.algorithm)
+            for name, cls in (("config", module.Config), ("hparams", module.HParams)):
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, cls())
