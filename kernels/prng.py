@@ -108,7 +108,7 @@ def engine_key(key: Key) -> Key:
     """
     if not jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key):
         raise TypeError(f"expected a typed key such as jax.random.key(0), got {key!r}")
-    if implementation() != "hash32" or jax.random.key_impl(key) == "hash32":
+    if implementation() != "hash32" or jax.random.key_impl(key) == HASH32:
         return key
     data = jax.random.key_data(key)
     words = jnp.moveaxis(_from_words(data[..., 0], data[..., 1]), 0, -1)
