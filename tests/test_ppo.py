@@ -10,7 +10,6 @@ import pytest
 import toys
 
 import fastrl
-from fastrl import run as drivers
 from fastrl import sharding
 from fastrl.algorithms import ppo
 from fastrl.envs.classic import CartPole
@@ -21,7 +20,7 @@ SMALL = ppo.Config(num_envs=8, num_steps=16, num_epochs=2, num_minibatches=2, hi
 
 def learned(algorithm, hparams, steps, seed=0):
     """State and metrics of a whole training."""
-    program = jax.jit(drivers.run(algorithm, steps))
+    program = jax.jit(fastrl.run(algorithm, steps))
     return program(jax.random.key(seed), hparams, algorithm.env.default_params())
 
 
@@ -115,7 +114,7 @@ def test_other_numbers_do_not_trace_again():
     """A learning rate, seed or physical constant baked into the program would compile anew."""
     env = CartPole()
     algorithm = ppo.make(env, SMALL)
-    program = jax.jit(drivers.run(algorithm, 256))
+    program = jax.jit(fastrl.run(algorithm, 256))
     for seed in range(3):
         task = env.default_params()._replace(gravity=9.0 + seed)
         hparams = ppo.HParams(learning_rate=1e-3 * (seed + 1), gamma=0.9 + 0.01 * seed)
@@ -130,7 +129,7 @@ def test_the_same_arguments_give_the_same_algorithm():
 
 def test_vmapped_seeds_and_hparams_equal_single_runs():
     algorithm = ppo.make(CartPole(), SMALL)
-    one = drivers.run(algorithm, 512)
+    one = fastrl.run(algorithm, 512)
     hparams = ppo.HParams(learning_rate=jnp.array([1e-3, 3e-3]))
     task = algorithm.env.default_params()
     keys = jax.random.split(prng.key(0), 2)
@@ -154,7 +153,7 @@ def test_four_devices_give_the_numbers_of_one(devices):
     """Means over a shard instead of the batch, or shuffles per device, would differ at once."""
     algorithm = ppo.make(CartPole(), SMALL)
     task, hparams = algorithm.env.default_params(), ppo.HParams()
-    program = drivers.run(algorithm, 20 * SMALL.num_envs * SMALL.num_steps)
+    program = fastrl.run(algorithm, 20 * SMALL.num_envs * SMALL.num_steps)
     alone, _ = jax.jit(program)(jax.random.key(0), hparams, task)
     with jax.set_mesh(sharding.mesh(devices)):
         sharded, _ = jax.jit(program)(jax.random.key(0), hparams, task)
