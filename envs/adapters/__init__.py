@@ -1,0 +1,11 @@
+"""Environments of other libraries; what they need is imported on first use."""
+
+import functools
+
+from fastrl.envs.adapters.brax import NAMES, Brax
+from fastrl.registry import register
+
+__all__ = ["Brax"]
+
+for _name in NAMES:
+    register(f"brax/{_name}", functools.partial(Brax, _name))
