@@ -12,10 +12,10 @@ from fastrl import reset as reset  # noqa: E402
 from fastrl import spaces as spaces  # noqa: E402
 from fastrl.algorithms import ppo as ppo  # noqa: E402
 from fastrl.kernels.prng import key as key  # noqa: E402
+from fastrl.population import members as members  # noqa: E402
 from fastrl.registry import make as make  # noqa: E402
 from fastrl.registry import names as names  # noqa: E402
 from fastrl.registry import register as register  # noqa: E402
-from fastrl.population import members as members  # noqa: E402
 from fastrl.run import axes as axes  # noqa: E402
 from fastrl.run import run as run  # noqa: E402
 from fastrl.sharding import use_cpu_devices as use_cpu_devices  # noqa: E402

@@ -6,7 +6,6 @@ several cores (and in jaxlib 0.10 can deadlock in XLA's thread pool); one member
 other (`lax.map`), on one XLA device per core, is fastest.  The numbers are the same.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, Literal
 

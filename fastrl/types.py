@@ -18,6 +18,7 @@ Key = jax.Array  # a typed key: `jax.random.key`
 PyTree = Any
 Observation = Any  # an array or a pytree of arrays
 Action = Any  # an array or a pytree of arrays
+Scalar = float | Array  # a number that may be traced
 
 StateT = TypeVar("StateT")
 ParamsT = TypeVar("ParamsT")

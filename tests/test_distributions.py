@@ -1,5 +1,7 @@
 """Distributions against SciPy and against their own samples."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,14 +50,16 @@ def test_log_prob_and_entropy_equal_scipy():
     rng = np.random.default_rng(0)
     mean, log_std, action = rng.normal(size=(3, 7, 2))
     normal = fd.DiagonalNormal(jnp.asarray(mean), jnp.asarray(log_std))
-    reference = scipy.stats.norm(mean, np.exp(log_std))
+    reference: Any = scipy.stats.norm(mean, np.exp(log_std))
     np.testing.assert_allclose(normal.log_prob(action), reference.logpdf(action).sum(-1), atol=1e-4)
     np.testing.assert_allclose(normal.entropy(), reference.entropy().sum(-1), atol=1e-5)
     logits = rng.normal(size=(7, 4)).astype(np.float32)
     action = rng.integers(0, 4, 7)
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     policy = fd.categorical(jnp.asarray(logits))
-    np.testing.assert_allclose(policy.log_prob(action), np.log(p[np.arange(7), action]), atol=1e-5)
+    np.testing.assert_allclose(
+        policy.log_prob(jnp.asarray(action)), np.log(p[np.arange(7), action]), atol=1e-5
+    )
     np.testing.assert_allclose(policy.entropy(), -(p * np.log(p)).sum(-1), atol=1e-5)
 
 

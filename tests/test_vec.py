@@ -19,7 +19,7 @@ N, T = 6, 40
 
 
 class CountState(NamedTuple):
-    count: jax.Array
+    counted: jax.Array
     length: jax.Array
 
 
@@ -38,11 +38,11 @@ class Count:
         return CountState(start, length), start[None]
 
     def step(self, key, state, action, params):
-        state = CountState(state.count + params["step"], state.length - 1)
+        state = CountState(state.counted + params["step"], state.length - 1)
         end = state.length <= 0
         return state, Step(
-            state.count[None], jnp.float32(2.0), end & (action == 1), end & (action == 0),
-            {"count": state.count},
+            state.counted[None], jnp.float32(2.0), end & (action == 1), end & (action == 0),
+            {"count": state.counted},
         )  # fmt: skip
 
     def observation_space(self, params):
@@ -118,9 +118,11 @@ def test_snapshots_start_where_they_were_taken_and_go_on_as_the_original():
     env, params = CartPole(), CartPole().default_params()
     key = prng.key(0)
     state, _ = env.reset(key, params)
+    observation = None
     for _ in range(5):
         state, step = env.step(key, state, jnp.int32(1), params)
-    states, observations = jax.tree.map(lambda x: x[None], (state, step.observation))
+        observation = step.observation
+    states, observations = jax.tree.map(lambda x: x[None], (state, observation))
     drawn = reset.snapshots(env, states, observations)
     memory = drawn.init(key, params, N)
     out = drawn.draw(key, memory, params, jnp.ones(N, bool))

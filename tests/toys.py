@@ -21,13 +21,13 @@ class State(NamedTuple):
 
 
 class Masked(NamedTuple):
-    view: Array
-    action_mask: Array
+    view: Any
+    action_mask: Any
 
 
 class Asymmetric(NamedTuple):
-    view: dict[str, Array]
-    critic: Array
+    view: Any
+    critic: Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,17 @@ from fastrl.metrics import Metrics
 from fastrl.networks import Activation, ActorCritic, NetworkConfig, actor_critic
 from fastrl.objectives import Objective
 from fastrl.sharding import shard_envs
-from fastrl.types import Action, Algorithm, Array, Env, Key, Observation, Recipe, ResetFactory
+from fastrl.types import (
+    Action,
+    Algorithm,
+    Array,
+    Env,
+    Key,
+    Observation,
+    Recipe,
+    ResetFactory,
+    Scalar,
+)
 from fastrl.vec import VecEnv, VecState, rollout
 
 
@@ -69,18 +79,18 @@ class Config:
 class HParams(NamedTuple):
     """Traced numbers: another value compiles nothing."""
 
-    learning_rate: float = 2.5e-4
-    gamma: float = 0.99  # discount
-    gae_lambda: float = 0.95
-    clip: float = 0.2  # of the probability ratio
-    value_clip: float = float("inf")  # of the value's change; inf: no clipping
-    entropy_coefficient: float = 0.01
-    value_coefficient: float = 0.5
-    max_grad_norm: float = 0.5
-    target_kl: float = float("inf")  # used with Config.stop_on_kl
-    reward_scale: float = 1.0
-    anneal_steps: float = float("inf")  # environment steps until the rate below is reached
-    final_learning_rate: float = 0.0
+    learning_rate: Scalar = 2.5e-4
+    gamma: Scalar = 0.99  # discount
+    gae_lambda: Scalar = 0.95
+    clip: Scalar = 0.2  # of the probability ratio
+    value_clip: Scalar = float("inf")  # of the value's change; inf: no clipping
+    entropy_coefficient: Scalar = 0.01
+    value_coefficient: Scalar = 0.5
+    max_grad_norm: Scalar = 0.5
+    target_kl: Scalar = float("inf")  # used with Config.stop_on_kl
+    reward_scale: Scalar = 1.0
+    anneal_steps: Scalar = float("inf")  # environment steps until the rate below is reached
+    final_learning_rate: Scalar = 0.0
     objective: Any = ()  # parameters of a learned objective
 
 
