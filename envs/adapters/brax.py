@@ -246,9 +246,10 @@ def _mujoco_notices_dropped() -> Iterator[None]:
         if "'settotalmass' is deprecated" not in message:
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 
-    previous = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(handle)
+    api: Any = mujoco  # a compiled module, without types
+    previous = api.get_mju_user_warning()
+    api.set_mju_user_warning(handle)
     try:
         yield
     finally:
-        mujoco.set_mju_user_warning(previous)
+        api.set_mju_user_warning(previous)
