@@ -94,9 +94,12 @@ def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
 
 
 def nearest(name: Any, known: Iterable[str]) -> list[str]:
-    """At most three of `known` that resemble `name`, the most similar first."""
+    """At most three of `known` that resemble `name`, and nearly as much as the best does."""
     lower = {k.lower(): k for k in known}
-    return [lower[n] for n in difflib.get_close_matches(str(name).lower(), lower, 3, cutoff=0.5)]
+    text = str(name).lower()
+    near = difflib.get_close_matches(text, lower, n=3, cutoff=0.5)
+    alike = {n: difflib.SequenceMatcher(None, text, n).ratio() for n in near}
+    return [lower[n] for n in near if alike[n] > alike[near[0]] - 0.15]
 
 
 def _options(build: Callable[..., Any], env: Any) -> dict[str, Any] | None:

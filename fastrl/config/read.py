@@ -182,13 +182,23 @@ def _check_named(
 
 
 def unknown_key(place: str, known: Iterable[str]) -> str:
-    """An error for an unknown key, with the nearest of `known`, of its own table first."""
+    """An error for an unknown key, with the nearest of `known`."""
+    known = list(known)
+    table = place.rpartition(".")[0]
+    near = nearest_keys(place, known)
+    own = sorted(k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == table)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(own)}"
+    return f"unknown key {place!r}: {hint}"
+
+
+def nearest_keys(place: str, known: Iterable[str]) -> list[str]:
+    """Keys that `place` may have meant: that name in other tables, else similar ones."""
     table, _, name = place.rpartition(".")
     keys = {key: key.rpartition(".") for key in sorted(known)}
     anywhere = {last: key for key, (_, _, last) in keys.items()}
     own = {last: key for key, (above, _, last) in keys.items() if above == table}
-    near = [key for key, (_, _, last) in keys.items() if last == name]
-    near = near or [own[n] for n in registry.nearest(name, own)]
-    near = near or [anywhere[n] for n in registry.nearest(name, anywhere)]
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(own)}"
-    return f"unknown key {place!r}: {hint}"
+    return (
+        [key for key, (_, _, last) in keys.items() if last == name]
+        or [own[n] for n in registry.nearest(name, own)]
+        or [anywhere[n] for n in registry.nearest(name, anywhere)]
+    )

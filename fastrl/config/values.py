@@ -5,12 +5,15 @@ Literal, `X | None`, a tuple of these.  A place is what an error names: "hparams
 """
 
 import math
+import tomllib
 import types
+from collections.abc import Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 
 _WORDS = {float: "a number", int: "an integer", bool: "true or false", str: "text"}
+_PLAIN = (*_WORDS, type(None), tuple)
 
 
 def check(value: Any, hint: Any, place: str) -> Any:
@@ -18,21 +21,28 @@ def check(value: Any, hint: Any, place: str) -> Any:
 
     Raises ValueError that names the place, the value and what was expected.
     """
-    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    for member in members:
+    kinds = members(hint)
+    for member in kinds:
         converted = _convert(value, member)
         if converted is not _NO:
             return converted
     if isinstance(value, float) and math.isnan(value):
         raise ValueError(f"{place} = nan: is not a number")
-    raise ValueError(f"{place} = {show(value)}: expected {words(hint)}{_way_out(value, members)}")
+    raise ValueError(f"{place} = {show(value)}: expected {words(hint)}{_way_out(value, kinds)}")
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """The types of a union that a config can hold (so not arrays); any other type alone."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return (hint,)
+    return tuple(m for m in get_args(hint) if get_origin(m) or m in _PLAIN)
 
 
 def words(hint: Any) -> str:
     """The type `hint` in words, for errors."""
     arguments = get_args(hint)
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(words(a) for a in arguments)
+        return " or ".join(words(a) for a in members(hint))
     if get_origin(hint) is Literal:
         return _or([repr(a) for a in arguments])
     if _is_tuple(hint):
@@ -44,9 +54,25 @@ def words(hint: Any) -> str:
     return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
+def read(words_given: Sequence[str], hint: Any, place: str) -> Any:
+    """The `hint` that words on the command line stand for; `check` says what is wrong."""
+    kinds = members(hint)
+    if any(_is_tuple(m) for m in kinds) and not "".join(words_given).startswith("["):
+        value = [literal(w) for w in words_given]
+        return check(None if value == [None] else value, hint, place)
+    text = words_given[0]
+    taken_as_is = any(_convert(text, m) is not _NO for m in kinds)
+    return check(text if taken_as_is else literal(text), hint, place)
+
+
 def literal(text: str) -> Any:
-    """The value that `text` on the command line stands for, before any type is asked for."""
+    """The value that `text` stands for before any type is asked for; lists as in TOML."""
     plain = text.strip().lower()
+    if plain.startswith("["):
+        try:
+            return tomllib.loads(f"x = {text}")["x"]
+        except (tomllib.TOMLDecodeError, RecursionError):
+            return text
     if plain in ("true", "false"):
         return plain == "true"
     if plain == "none":
@@ -94,10 +120,11 @@ def plain(value: Any) -> Any:
 _NO = object()  # "not of this type"
 
 
-def _way_out(value: Any, members: tuple[Any, ...]) -> str:
-    if isinstance(value, (list, tuple)) and not any(_is_tuple(m) for m in members):
+def _way_out(value: Any, kinds: tuple[Any, ...]) -> str:
+    several = isinstance(value, (list, tuple)) or (isinstance(value, str) and "," in value)
+    if several and not any(_is_tuple(m) for m in kinds):
         return " (several values are a sweep: `fastrl sweep`)"
-    quoted = isinstance(value, str) and any(_convert(literal(value), m) is not _NO for m in members)
+    quoted = isinstance(value, str) and any(_convert(literal(value), m) is not _NO for m in kinds)
     return " (without quotes)" if quoted else ""
 
 
