@@ -79,9 +79,7 @@ def iterate(state, _):
         )
         return Sample(t.observation, *extras, t.reward, t.terminated, t.truncated, final_value)
 
-    envs, samples, metrics = rollout(
-        batch, policy, rollout_key, state.envs, task, NUM_STEPS, keep
-    )
+    envs, samples, metrics = rollout(batch, policy, rollout_key, state.envs, task, NUM_STEPS, keep)
     last_value = network.value(state.params, envs.observation)
     next_value = jnp.concatenate([samples.value[1:], last_value[None]])
     next_value = jnp.where(samples.truncated, samples.final_value, next_value)
@@ -101,9 +99,7 @@ def iterate(state, _):
     keys = jax.random.split(shuffle_key, EPOCHS)
     indices = jax.vmap(lambda key: permutation(key, NUM_STEPS, NUM_ENVS))(keys)
     indices = indices.reshape(EPOCHS * MINIBATCHES, -1)
-    (params, optimizer_state), _ = jax.lax.scan(
-        minibatch, (state.params, state.optimizer), indices
-    )
+    (params, optimizer_state), _ = jax.lax.scan(minibatch, (state.params, state.optimizer), indices)
     return State(key, params, optimizer_state, envs), metrics["episode_return"]
 
 

@@ -1,0 +1,62 @@
+"""Every Python block of the README and of docs/ runs, and so does every example.
+
+The blocks of a page run in order and share their names, in an empty folder.  A block that only
+shows something is marked `text` instead of `python`.
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[str]:
+    """The Python blocks of `page`, each moved to its line so that tracebacks point right."""
+    text = page.read_text()
+    return ["\n" * text[: m.start(1)].count("\n") + m[1] for m in BLOCK.finditer(text)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_code_on_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    for block in blocks(page):
+        exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.stem)
+def test_an_example_runs(example, tmp_path, monkeypatch):
+    """Run as a user would run it, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("__main__", example)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page):
+    """A file that was moved or a picture that was not committed leaves a dead link."""
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    targets += re.findall(r"<img[^>]*src=\"([^\"]+)\"", page.read_text())
+    local = [t for t in targets if "://" not in t]
+    missing = [t for t in local if not (page.parent / t).exists()]
+    assert not missing
+
+
+def test_every_public_name_has_a_docstring():
+    """What `fastrl` exports is documented, or this fails with its names."""
+    import fastrl
+
+    public = {n: getattr(fastrl, n) for n in dir(fastrl) if not n.startswith("_")}
+    assert {"make", "run", "ppo"} <= set(public)
+    missing = [n for n, x in public.items() if not (getattr(x, "__doc__", "") or "").strip()]
+    assert not missing
