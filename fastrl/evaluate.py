@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import numbers
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from fastrl import spaces
 from fastrl.episodes import Player, play, shapes
 from fastrl.hparams import as_arrays
 from fastrl.kernels import prng
+from fastrl.schedule import integer
 from fastrl.types import Algorithm, Env, Key
 
 MAX_STEPS = 100_000
@@ -87,10 +87,10 @@ def evaluate(
     algorithm was built for, and RuntimeError if an episode is still running after
     `max_steps` steps.
     """
-    episodes = _count("episodes", episodes)
-    max_steps = _count("max_steps", max_steps)
+    episodes = integer("episodes", episodes, least=1)
+    max_steps = integer("max_steps", max_steps, least=1, most=2**31 - 2)
     env, params = environment(algorithm, env, params)
-    key = prng.key(_integer("seed", seed)) if key is None else prng.engine_key(key)
+    key = prng.key(seed_of(seed)) if key is None else prng.engine_key(key)
     player = Player(algorithm.act, algorithm.initial_carry, env, bool(deterministic))
     played = jax.device_get(play(player, episodes)(key, state, params, max_steps))
     completed = int((played.lengths > 0).sum())
@@ -105,6 +105,11 @@ def evaluate(
     return Evaluation(
         played.returns, played.lengths, played.terminated, metrics, bool(deterministic)
     )
+
+
+def seed_of(value: Any) -> int:
+    """`value`, if it is a seed. Raises ValueError."""
+    return integer("seed", value, least=0, most=2**32 - 1)
 
 
 def environment(algorithm: Algorithm, env: Env | None, params: Any) -> tuple[Env, Any]:
@@ -157,18 +162,6 @@ def _space_shapes(space: spaces.Space) -> Any:
 
     leaves, treedef = jax.tree.flatten(space, is_leaf=spaces.is_leaf)
     return [leaf(s) for s in leaves], treedef
-
-
-def _count(name: str, value: Any) -> int:
-    if _integer(name, value) < 1:
-        raise ValueError(f"{name}={value!r}: must be at least 1")
-    return int(value)
-
-
-def _integer(name: str, value: Any) -> int:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise ValueError(f"{name}={value!r}: must be an integer")
-    return int(value)
 
 
 def _t95(degrees: int) -> float:

@@ -203,14 +203,16 @@ def test_limit_counts_steps_of_one_episode():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"episodes": 0}, r"episodes=0: must be at least 1"),
+        ({"episodes": 0}, r"episodes=0: needs an integer of at least 1"),
         ({"episodes": -3}, r"episodes=-3"),
-        ({"episodes": 2.5}, r"episodes=2.5: must be an integer"),
-        ({"episodes": True}, r"episodes=True: must be an integer"),
-        ({"episodes": "ten"}, r"episodes='ten': must be an integer"),
-        ({"max_steps": 0}, r"max_steps=0: must be at least 1"),
-        ({"max_steps": None}, r"max_steps=None: must be an integer"),
-        ({"seed": 1.5}, r"seed=1.5: must be an integer"),
+        ({"episodes": 2.5}, r"episodes=2.5: needs an integer"),
+        ({"episodes": True}, r"episodes=True: needs an integer"),
+        ({"episodes": "ten"}, r"episodes='ten': needs an integer"),
+        ({"max_steps": 0}, r"max_steps=0: needs an integer of at least 1"),
+        ({"max_steps": None}, r"max_steps=None: needs an integer"),
+        ({"seed": 1.5}, r"seed=1.5: needs an integer"),
+        ({"seed": -1}, r"seed=-1: needs an integer of at least 0"),
+        ({"seed": 2**70}, r"seed=.*at most 4,294,967,295"),
         ({"env": CartPole()}, r"observations of CartPole are .*built for those of Coin"),
         ({"params": (1.0, 2.0)}, r"params of Coin must look like its default_params"),
         ({"params": Params(jnp.ones(3))}, r"params of Coin must look like"),  # type: ignore[arg-type]
