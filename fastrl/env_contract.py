@@ -43,7 +43,8 @@ def methods(case: Case) -> str:
         try:
             signature.bind(*arguments)
         except TypeError:
-            raise Breach(f"{name} takes {signature}: it must be {wanted}") from None
+            taken = ", ".join(signature.parameters)
+            raise Breach(f"{name} takes ({taken}): it must be {wanted}") from None
     if not isinstance(getattr(env, "version", None), int):
         raise Doubt("there is no version: write `version: ClassVar[int] = 1` in the class")
     return f"all there, version {env.version}"
@@ -142,6 +143,17 @@ def step(case: Case) -> str:
     return "a state, float32 reward and two flags"
 
 
+def same_key(case: Case) -> str:
+    """The key is the only source of chance."""
+    first, second = (case.env.reset(case.key, case.params) for _ in range(2))
+    way_out = "draw with jax.random from the key given, and keep nothing between calls"
+    assert_same(first, second, f"two resets with the same key differ: {way_out}", tolerance=0.0)
+    key, state, action, result = case.eager_steps[0]
+    again = case.env.step(key, state, action, case.params)
+    assert_same(result, again, f"two steps with the same key differ: {way_out}", tolerance=0.0)
+    return "the same key gives the same result"
+
+
 def compiled(case: Case) -> str:
     """`jax.jit` changes nothing."""
     jitted = case.jit_reset(case.key, case.params)
@@ -169,17 +181,6 @@ def state_types(case: Case) -> str:
                 "alike, for example with jnp.float32(0) or jnp.int32(0) in reset"
             )
     return "a step preserves them"
-
-
-def same_key(case: Case) -> str:
-    """The key is the only source of chance."""
-    first, second = (case.env.reset(case.key, case.params) for _ in range(2))
-    way_out = "draw with jax.random from the key given, and keep nothing between calls"
-    assert_same(first, second, f"two resets with the same key differ: {way_out}", tolerance=0.0)
-    key, state, action, result = case.eager_steps[0]
-    again = case.env.step(key, state, action, case.params)
-    assert_same(result, again, f"two steps with the same key differ: {way_out}", tolerance=0.0)
-    return "the same key gives the same result"
 
 
 def batched(case: Case) -> str:
@@ -303,9 +304,9 @@ CHECKS: tuple[tuple[str, CheckFunction, bool], ...] = (  # name, check, do later
     ("spaces", space, True),
     ("reset", reset, True),
     ("step", step, True),
+    ("same key", same_key, True),
     ("jit", compiled, True),
     ("state types", state_types, True),
-    ("same key", same_key, False),
     ("vmap", batched, True),
     ("start states", start_states, False),
     ("retracing", retracing, False),

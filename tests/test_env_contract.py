@@ -1,0 +1,52 @@
+"""Every registered environment keeps the contract; registering one is what adds its test."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import pytest
+
+import fastrl.registry
+from fastrl import spaces
+from fastrl.check_env import check_env
+from fastrl.kernels import prng
+
+# brax is slow to compile and has tests of its own.
+NAMES = [name for name in fastrl.registry.names() if not name.startswith("brax/")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_environment_keeps_the_contract(name: str) -> None:
+    """Fails if learners, transforms or the compiler can't rely on this environment."""
+    report = check_env(fastrl.registry.make(name), num_envs=16, num_steps=200)
+    assert report.ok, str(report)
+    assert {w.name for w in report.warnings} <= {"start states", "episode ends"}, str(report)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "/" not in n])
+def test_dynamics_are_written_in_scalars(name: str) -> None:
+    """Fails if `step` handles arrays before it stacks the observation.
+
+    A kernel traces the same `step`, and knows no slices, gathers or concatenations.
+    """
+    env = fastrl.registry.make(name)
+    params, key = env.default_params(), prng.key(0)
+    state, _ = env.reset(key, params)
+    action = spaces.sample(key, env.action_space(params))
+    jaxpr = jax.make_jaxpr(env.step)(key, state, action, params)
+    used = Counter(eqn.primitive.name for eqn in equations(jaxpr.jaxpr))
+    stack = {"concatenate", "stack"}
+    assert sum(used[name] for name in stack) == 1, used
+    arrays = {"gather", "scatter", "slice", "dynamic_slice", "iota", "dot_general", "sort"}
+    assert not arrays & set(used), used
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """All equations, also those of inner functions."""
+    for eqn in jaxpr.eqns:
+        inner = [v for v in eqn.params.values() if hasattr(v, "jaxpr")]
+        if not inner:
+            yield eqn
+        for closed in inner:
+            yield from equations(closed.jaxpr)
