@@ -34,7 +34,7 @@ def load_object(spec: str) -> Any:
     if module_name.endswith(".py") or os.sep in module_name:
         dotted = ".".join(Path(module_name).with_suffix("").parts)
         raise ValueError(f"{module_name!r} is a file: name its module, {dotted}:{path}")
-    found: Any = _import(module_name)
+    found: Any = import_module(module_name)
     for name in path.split("."):
         if not hasattr(found, name):
             public = [n for n in dir(found) if not n.startswith("_")]
@@ -102,7 +102,11 @@ _MEANINGS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-def _import(name: str) -> ModuleType:
+def import_module(name: str) -> ModuleType:
+    """Imports the user's module `name`, from the current folder or the installed packages.
+
+    Raises ValueError, with the line of the user's code, if there is none or it fails.
+    """
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
