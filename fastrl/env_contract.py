@@ -34,12 +34,12 @@ def methods(case: Case) -> str:
     env = case.env
     if isinstance(env, type):
         raise Breach(f"{env.__name__} is a class: give an environment, {env.__name__}()")
+    if absent := [m for m in _ARGUMENTS if not callable(getattr(env, m, None))]:
+        written = "; ".join(f"{m}({', '.join(('self', *_ARGUMENTS[m]))})" for m in absent)
+        raise Breach(f"methods are missing: write {written}")
     for name, arguments in _ARGUMENTS.items():
-        method, wanted = getattr(env, name, None), f"{name}(self, {', '.join(arguments)})"
-        wanted = wanted.replace(", )", ")")
-        if not callable(method):
-            raise Breach(f"there is no method {name}: write {wanted}")
-        signature = inspect.signature(method)
+        signature = inspect.signature(getattr(env, name))
+        wanted = f"{name}({', '.join(('self', *arguments))})"
         try:
             signature.bind(*arguments)
         except TypeError:
@@ -175,7 +175,7 @@ def state_types(case: Case) -> str:
             f"{jax.tree.structure(after)} after step: return the same structure"
         )
     for (name, a), (_, b) in zip(named(state), named(after), strict=True):
-        if (a.shape, a.dtype, a.weak_type) != (b.shape, b.dtype, b.weak_type):
+        if _type(a) != _type(b):
             raise Breach(
                 f"state{name} is {_type(a)} after reset and {_type(b)} after step: make them "
                 "alike, for example with jnp.float32(0) or jnp.int32(0) in reset"

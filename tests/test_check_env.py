@@ -12,7 +12,7 @@ import pytest
 
 from fastrl.check_env import Report, check_env
 from fastrl.registry import make
-from fastrl.spaces import Box, Discrete
+from fastrl.spaces import Box, Discrete, MultiDiscrete
 from fastrl.types import Array, Key, Step
 from fastrl.user_code import load_env, load_object
 
@@ -199,6 +199,30 @@ class OneStart(Sound):
         return State(jnp.float32(0.5), jnp.int32(0)), jnp.full(1, 0.5)
 
 
+class KeepsKey(Sound):
+    """Records of other kinds, and a key in the state: nothing is wrong with them."""
+
+    def reset(self, key: Key, params: Any) -> Any:
+        x = jax.random.uniform(key)
+        return {"key": key, "x": x, "time": jnp.int32(0)}, (x, {"mask": jnp.ones(2, jnp.int32)})
+
+    def step(self, key: Key, state: Any, action: Any, params: Any) -> Any:
+        x = state["x"] + action["push"][0] * params.drift
+        state = {"key": jax.random.split(state["key"])[0], "x": x, "time": state["time"] + 1}
+        seen = (jnp.clip(x, 0.0, 1.0), {"mask": jnp.ones(2, jnp.int32)})
+        metrics = {"speed": params.drift * 2}
+        done: Any = state["time"] >= params.max_steps
+        reward: Any = 1.0  # Python's numbers become arrays when the step is traced
+        truncated: Any = False
+        return state, Step(seen, reward, done, truncated, metrics)
+
+    def observation_space(self, params: Any) -> Any:
+        return Box(0.0, 1.0), {"mask": MultiDiscrete((2, 2))}
+
+    def action_space(self, params: Any) -> Any:
+        return {"push": Box(-1.0, 1.0, (1,)), "gear": Discrete(3)}
+
+
 class LeavesSpace(Sound):
     def observation_space(self, params: Any) -> Any:
         return Box(0.0, 1.0, (1,))
@@ -218,7 +242,11 @@ BROKEN = [
     (Sound, "methods", "give an environment, Sound()"),
     (NoStep(), "methods", "step(self, key, state, action, params)"),
     (OldReset(), "methods", "reset takes (key): it must be reset(self, key, params)"),
-    (object(), "methods", "no method default_params: write default_params(self)"),
+    (
+        object(),
+        "methods",
+        "methods are missing: write default_params(self); reset(self, key, pa",
+    ),
     (HoldsArray(), "equality", "arrays belong in Params"),
     (ByIdentity(), "equality", "frozen=True"),
     (TextParams(), "params", "Params['mode'] is 'hard', no number"),
@@ -279,9 +307,10 @@ def test_what_may_be_meant_so_is_a_warning(env: Any, name: str) -> None:
     assert name in [w.name for w in report.warnings]
 
 
-def test_a_sound_environment_passes_without_warnings() -> None:
+@pytest.mark.parametrize("env", [Sound(), KeepsKey()])
+def test_a_sound_environment_passes_without_warnings(env: Any) -> None:
     """Fails if the checks find fault with what the contract allows."""
-    report = check(Sound())
+    report = check(env)
     assert report.ok, str(report)
     assert not report.warnings, str(report)
     assert report.steps_per_second is not None
