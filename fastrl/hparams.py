@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 # What a type is narrowed to; the others (uint8 pictures, bfloat16, bool ...) stay as they are.
 _NARROW = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}
@@ -97,7 +98,7 @@ def _array(field: str, leaf: Any) -> jax.Array:
     dtype = _NARROW.get(leaf.dtype.name, leaf.dtype)
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         raise TypeError(f"{field}={_short(leaf)}: must be real, not complex")
-    if isinstance(leaf, jax.core.Tracer):
+    if isinstance(leaf, Tracer):
         return jax.lax.convert_element_type(leaf, dtype)
     _check_values(field, leaf, np.dtype(dtype))
     return jnp.asarray(leaf, dtype)
@@ -135,7 +136,7 @@ def _check_values(field: str, leaf: Any, dtype: np.dtype) -> None:
 
 def _integral(array: jax.Array) -> bool:
     """Whether a floating array holds integers; of a traced one that is not known."""
-    if isinstance(array, jax.core.Tracer):
+    if isinstance(array, Tracer):
         return False
     return bool(((array == jnp.round(array)) & (jnp.abs(array) < 2.0**31)).all())
 

@@ -1,0 +1,241 @@
+"""Checkpoints: a pytree and a few facts about it, in a folder that is there whole or not at all.
+
+A checkpoint is a folder with the arrays (written by orbax, one by name) and `meta.json`: the
+facts, and shape, type and checksum of every array.  Restoring needs a target, a pytree of
+the right structure, so nothing in the file decides what is built and loading runs no code;
+what differs from the target, and what was damaged, is named.
+
+Typed keys are stored as their data and become keys of the target's implementation again.
+"""
+
+import functools
+import json
+import os
+import shutil
+import warnings
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fastrl.files import (
+    UNFINISHED,
+    RunFolderError,
+    discard,
+    reason,
+    sync,
+    sync_tree,
+    write_atomically,
+)
+from fastrl.types import PyTree
+
+FORMAT = 1
+_META, _ARRAYS = "meta.json", "arrays"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that is missing, incomplete or damaged."""
+
+
+class MismatchError(ValueError):
+    """A sound checkpoint of something else than what it is restored as."""
+
+
+class Restored(NamedTuple):
+    """A checkpoint's content."""
+
+    tree: PyTree  # arrays on the host; typed keys are keys again
+    facts: dict[str, Any]
+    path: Path
+
+
+def save(path: Path, tree: PyTree, facts: dict[str, Any]) -> None:
+    """Writes `tree` (arrays and typed keys) and `facts` (JSON) as the folder `path`.
+
+    A checkpoint that stands there is replaced.  Raises `RunFolderError` if it can't be written.
+    """
+    arrays = {name: np.asarray(x) for name, x in _flatten(jax.device_get(_unwrap(tree))).items()}
+    leaves = {name: _describe(a) | {"crc32": _checksum(a)} for name, a in arrays.items()}
+    unfinished = path.with_name(UNFINISHED + path.name)
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        # Orbax refuses arrays without entries: their shape says it all.
+        _orbax().save(unfinished.absolute() / _ARRAYS, {k: a for k, a in arrays.items() if a.size})
+        (unfinished / _META).write_text(_sealed({"facts": facts, "leaves": leaves}))
+        sync_tree(unfinished)
+        if path.exists():
+            discard(path)
+        os.replace(unfinished, path)
+        sync(path.parent)
+    except Exception as error:  # orbax and tensorstore have errors of many kinds
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise RunFolderError(f"can't write the checkpoint {path}: {reason(error)}") from error
+
+
+def restore(path: Path, target: PyTree) -> Restored:
+    """The checkpoint at `path` as a pytree like `target` (arrays or `jax.eval_shape`'s).
+
+    Raises `CheckpointError` if it is missing or damaged and `MismatchError`, with the leaf and
+    both shapes, if it is sound but of another structure.
+    """
+    meta = read_meta(path)
+    raw = jax.eval_shape(_unwrap, target)
+    wanted = _flatten(raw)
+    _compare(path, wanted, meta["leaves"])
+    present = {name: x for name, x in wanted.items() if x.size}
+    arrays = _read_arrays(path, present)
+    for name, a in arrays.items():
+        if _checksum(a) != meta["leaves"][name]["crc32"]:
+            raise CheckpointError(f"checkpoint {path} is damaged: {name} has a wrong checksum")
+    leaves = [arrays.get(name, np.zeros(x.shape, x.dtype)) for name, x in wanted.items()]
+    tree = jax.tree.unflatten(jax.tree.structure(raw), leaves)
+    return Restored(_rewrap(tree, target), meta["facts"], path)
+
+
+def restore_first(paths: Iterable[Path], target: PyTree) -> Restored:
+    """The first of `paths` that is sound; damaged ones before it are skipped with a warning.
+
+    Raises `CheckpointError`, naming them all, if none is sound, and `MismatchError`.
+    """
+    problems: list[str] = []
+    for path in paths:
+        try:
+            restored = restore(path, target)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            warnings.warn(f"{problem}; going on from {path}", RuntimeWarning, stacklevel=2)
+        return restored
+    raise CheckpointError("no sound checkpoint: " + ("; ".join(problems) or "there is none"))
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """`facts` and `leaves` of the checkpoint at `path`. Raises `CheckpointError`."""
+    try:
+        meta = json.loads((path / _META).read_text())
+        body = json.loads(meta["body"])
+        sound = zlib.crc32(meta["body"].encode()) == meta["crc32"] and body["format"] == FORMAT
+        sound = (
+            sound
+            and isinstance(body["facts"], dict)
+            and all(map(_is_leaf, body["leaves"].values()))
+        )
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint {path} is incomplete: it has no {_META}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged: {_META}: {error}") from None
+    if not sound:
+        raise CheckpointError(f"checkpoint {path} is damaged: {_META} has a wrong checksum")
+    return body
+
+
+def rewrite_facts(path: Path, facts: dict[str, Any]) -> None:
+    """Replaces the facts of the checkpoint at `path`; its arrays stay."""
+    leaves = read_meta(path)["leaves"]
+    write_atomically(path / _META, _sealed({"facts": facts, "leaves": leaves}))
+
+
+def _is_leaf(leaf: Any) -> bool:
+    """Whether a description of an array is one."""
+    return (
+        isinstance(leaf["dtype"], str)
+        and isinstance(leaf["crc32"], int)
+        and all(isinstance(n, int) for n in leaf["shape"])
+    )
+
+
+def _sealed(body: dict[str, Any]) -> str:
+    """The text of `meta.json`: the body with a checksum over it."""
+    text = json.dumps({"format": FORMAT, **body})
+    return json.dumps({"crc32": zlib.crc32(text.encode()), "body": text})
+
+
+@functools.cache
+def _orbax() -> Any:
+    import orbax.checkpoint as ocp
+
+    return ocp.PyTreeCheckpointer()
+
+
+def _read_arrays(path: Path, like: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of the names in `like`, on the host."""
+    import orbax.checkpoint as ocp
+
+    if not like:
+        return {}
+    args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in like}
+    try:
+        arrays = _orbax().restore((path / _ARRAYS).absolute(), restore_args=args)
+        arrays = {name: np.asarray(arrays[name]) for name in like}
+    except Exception as error:  # whatever a damaged file makes the reader say
+        why = reason(error)
+        raise CheckpointError(f"checkpoint {path} is damaged: {why}") from error
+    for name, a in arrays.items():
+        if a.shape != like[name].shape or a.dtype != like[name].dtype:
+            raise CheckpointError(f"checkpoint {path} is damaged: {name} is not what it should be")
+    return arrays
+
+
+def _compare(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> None:
+    for name in [*wanted, *(n for n in stored if n not in wanted)]:
+        here = _words(_describe(wanted[name])) if name in wanted else "missing"
+        there = _words(stored[name]) if name in stored else "missing"
+        if here != there:
+            raise MismatchError(
+                f"checkpoint {path} is of something else: {name} is {there} in the checkpoint "
+                f"and {here} here. Build the algorithm as it was for that run"
+            )
+
+
+def _describe(x: Any) -> dict[str, Any]:
+    return {"shape": list(x.shape), "dtype": np.dtype(x.dtype).name}
+
+
+def _words(leaf: dict[str, Any]) -> str:
+    return f"{leaf['dtype']}[{','.join(map(str, leaf['shape']))}]"
+
+
+def _checksum(a: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(a).view(np.uint8).reshape(-1).data)
+
+
+def _flatten(tree: PyTree) -> dict[str, Any]:
+    """The leaves by name, in order: `params.Dense_0.kernel`."""
+    named: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator=".") or "value"
+        while name in named:  # a dict key with a dot in it
+            name += "'"
+        named[name] = leaf
+    return named
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _unwrap(tree: PyTree) -> PyTree:
+    """Typed keys as their uint32 data."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+
+
+def _rewrap(tree: PyTree, target: PyTree) -> PyTree:
+    def wrap(x: Any, like: Any) -> Any:
+        if not _is_key(like):
+            return x
+        return jax.random.wrap_key_data(jnp.asarray(x), impl=_implementation(like))
+
+    return jax.tree.map(wrap, tree, target)
+
+
+def _implementation(key: Any) -> Any:
+    """The PRNG implementation of a typed key, of which only the shape may be known."""
+    found: list[Any] = []
+    jax.eval_shape(lambda k: found.append(jax.random.key_impl(k)), key)
+    return found[0]

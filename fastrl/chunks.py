@@ -1,0 +1,161 @@
+"""The two compiled programs of the host driver: `init`, and `chunk`, any number of iterations.
+
+The number of iterations of a chunk is traced and its metrics fold into the carry, so chunks of
+all lengths, learning rates, seeds and tasks are one compilation per Algorithm.  A chunk stops at
+the first iteration whose metrics or parameters are not finite.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from fastrl import metrics as fm
+from fastrl.metrics import Metrics
+from fastrl.types import Algorithm, Array, Key, PyTree
+
+# Names in a log row that are not an algorithm's to give.
+RESERVED = frozenset(
+    ("iteration", "steps", "seconds", "steps_per_second", "evaluation_return", "evaluation_length")
+)
+
+
+class Report(NamedTuple):
+    """What a chunk tells the host."""
+
+    iterations: Array  # int32: how many were run, the bad one included
+    ok: Array  # bool: metrics and parameters were finite throughout
+    finite: PyTree  # bool per leaf of the parameters at the end
+    metrics: Metrics  # those given and those of the chunk, added up
+
+
+# (state, metrics, hparams, task, n) -> (state, report)
+ChunkProgram = Callable[[Any, Metrics, Any, Any, Any], tuple[Any, Report]]
+
+
+def init_program(algorithm: Algorithm) -> Callable[[Key, Any, Any], Any]:
+    """The jitted `algorithm.init`: the same algorithm never compiles twice."""
+    return _init(algorithm.init)
+
+
+def chunk_program(
+    algorithm: Algorithm, donate: bool = False, layout: PyTree = None
+) -> ChunkProgram:
+    """The jitted function of `n` iterations: the same algorithm never compiles twice.
+
+    `donate` lets a chunk reuse the memory of the state that it is given.  `layout` is a pytree
+    of `NamedSharding`s like the state: chunks hand the state out as it came in, the rest is
+    replicated.  None leaves that to the compiler.
+    """
+    leaves, treedef = jax.tree.flatten(layout)
+    return _chunk(algorithm.step, algorithm.parameters, donate, tuple(leaves), treedef)
+
+
+def check(algorithm: Algorithm, key: Key, hparams: Any, task: Any) -> tuple[Any, Metrics]:
+    """The shapes of the algorithm's state and of the metrics of an iteration.
+
+    Raises ValueError if `init` or `step` can't be traced with `hparams` and `task`, or if
+    `step` returns a state of another structure than it was given; nothing is compiled.
+    """
+    what = "the algorithm's init"
+    try:
+        state = jax.eval_shape(algorithm.init, key, hparams, task)
+        what = "the algorithm's step"
+        following, metrics = jax.eval_shape(algorithm.step, state, hparams, task)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{what} does not take this task (a {type(task).__name__}) and these hparams "
+            f"(a {type(hparams).__name__}): {reason}"
+        ) from error
+    for path, was, is_now in differences(state, following):
+        raise ValueError(
+            f"the algorithm's step changes its state: state{path} was {was} and becomes {is_now}"
+        )
+    reserved = sorted(metrics.keys() & RESERVED)
+    if reserved:
+        raise ValueError(f"the algorithm's metric {reserved[0]!r} has a name that a log row needs")
+    return state, metrics
+
+
+def differences(a: PyTree, b: PyTree) -> list[tuple[str, str, str]]:
+    """Where two pytrees of arrays differ in structure, shape or type: (path, in a, in b)."""
+    left, right = _described(a), _described(b)
+    paths = [*left, *(p for p in right if p not in left)]
+    return [
+        (p, left.get(p, "missing"), right.get(p, "missing"))
+        for p in paths
+        if left.get(p) != right.get(p)
+    ]
+
+
+def _described(tree: PyTree) -> dict[str, str]:
+    """Path -> type and shape of the leaves."""
+    return {
+        jax.tree_util.keystr(path): f"{x.dtype}[{','.join(map(str, x.shape))}]"
+        for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def not_finite(report: Report) -> list[str]:
+    """The metrics and the parameters' leaves that are not finite, by name; for messages."""
+    host = jax.device_get(report)
+    bad = [
+        f"metric {name!r}"
+        for name, m in host.metrics.items()
+        if not (np.isfinite(m.total).all() and np.isfinite(m.weight).all())
+    ]
+    leaves = jax.tree_util.tree_flatten_with_path(host.finite)[0]
+    return bad + [f"parameters{jax.tree_util.keystr(p)}" for p, good in leaves if not good]
+
+
+@functools.lru_cache(maxsize=64)
+def _init(init: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(init)
+
+
+@functools.lru_cache(maxsize=64)
+def _chunk(
+    step: Callable[..., tuple[Any, Metrics]],
+    parameters: Callable[[Any], PyTree],
+    donate: bool,
+    layout: tuple[NamedSharding, ...],
+    treedef: Any,
+) -> Callable[..., tuple[Any, Report]]:
+    def chunk(
+        state: Any, metrics: Metrics, hparams: Any, task: Any, n: Array
+    ) -> tuple[Any, Report]:
+        def going(carry: Any) -> Array:
+            _, _, iteration, ok = carry
+            return ok & (iteration < n)
+
+        def body(carry: Any) -> Any:
+            state, metrics, iteration, _ = carry
+            state, new = step(state, hparams, task)
+            ok = _all_finite(new) & _all_finite(parameters(state))
+            return state, fm.add(metrics, new), iteration + 1, ok
+
+        # Sound at the start: an initial state that is not shows after its first iteration.
+        start = state, metrics, jnp.int32(0), jnp.bool_(True)
+        state, metrics, iterations, ok = jax.lax.while_loop(going, body, start)
+        finite = jax.tree.map(_finite, parameters(state))
+        return state, Report(iterations, ok, finite, metrics)
+
+    donated = (0,) if donate else ()
+    if not layout:
+        return jax.jit(chunk, donate_argnums=donated)
+    replicated = NamedSharding(layout[0].mesh, PartitionSpec())
+    as_given = jax.tree.unflatten(treedef, layout), replicated
+    return jax.jit(chunk, donate_argnums=donated, out_shardings=as_given)
+
+
+def _finite(x: Array) -> Array:
+    return jnp.isfinite(x).all() if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.bool_(True)
+
+
+def _all_finite(tree: PyTree) -> Array:
+    return functools.reduce(jnp.logical_and, map(_finite, jax.tree.leaves(tree)), jnp.bool_(True))
