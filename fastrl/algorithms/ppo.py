@@ -44,9 +44,9 @@ class Config:
     """What shapes the program. An iteration takes `num_envs * num_steps` environment steps."""
 
     num_envs: int = 64
-    num_steps: int = 128  # of every environment, per iteration
+    num_steps: int = 32  # of every environment, per iteration
     num_epochs: int = 4  # passes over the rollout
-    num_minibatches: int = 4  # per pass
+    num_minibatches: int = 8  # per pass
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: Activation = "tanh"
     torso: Literal["mlp", "conv"] = "mlp"
@@ -79,7 +79,7 @@ class Config:
 class HParams(NamedTuple):
     """Traced numbers: another value compiles nothing."""
 
-    learning_rate: Scalar = 2.5e-4
+    learning_rate: Scalar = 1e-3
     gamma: Scalar = 0.99  # discount
     gae_lambda: Scalar = 0.95
     clip: Scalar = 0.2  # of the probability ratio
