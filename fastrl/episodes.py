@@ -51,21 +51,27 @@ class Player(NamedTuple):
     def advance(self, state: Any, params: Any, episode: Episode) -> tuple[Episode, Step]:
         """One step of `episode` under the policy in `state`."""
         act_key, step_key = jax.random.split(jax.random.fold_in(episode.key, episode.length))
-        action, carry = self._act(state, episode, None if self.deterministic else act_key)
+        key = None if self.deterministic else act_key
+        action, carry = self.choose(state, episode.carry, episode.observation, key)
         env_state, step = self.env.step(step_key, episode.env, action, params)
         length, total = episode.length + 1, episode.total + step.reward
         return Episode(episode.key, env_state, step.observation, carry, length, total), step
 
-    def _act(self, state: Any, episode: Episode, key: Key | None) -> tuple[Action, PyTree]:
-        """`act`; when it is traced, a clear error if `state` is not one of the algorithm."""
+    def choose(
+        self, state: Any, carry: PyTree, observation: Observation, key: Key | None
+    ) -> tuple[Action, PyTree]:
+        """`act` on one observation, and when it is traced a clear error if it does not fit.
+
+        Raises ValueError if `state` is not one of the algorithm's, or a batch of them.
+        """
         hint = "is the state one (unbatched) state of this algorithm?"
         try:
-            action, carry = self.act(state, episode.carry, episode.observation, key)
+            action, carry = self.act(state, carry, observation, key)
         except Exception as error:
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise ValueError(
                 "the policy could not act on an observation of shapes "
-                f"{shapes(episode.observation)}: {hint} ({reason})"
+                f"{shapes(observation)}: {hint} ({reason})"
             ) from error
         with jax.ensure_compile_time_eval():
             space = self.env.action_space(self.env.default_params())
