@@ -151,7 +151,7 @@ def test_fast_acrobots_are_clipped_as_gymnasiums() -> None:
     step, make_state = ours(fast)
     _, stepped = jax.jit(jax.vmap(jax.vmap(step)))(make_state(played.state), played.action)
     assert_equal(played, stepped, fast.tolerance)
-    at_limit = np.abs(played.observation[..., 4:]) == np.float32([4 * np.pi, 9 * np.pi])
+    at_limit = np.abs(played.observation[..., 4:]) == np.array([4 * np.pi, 9 * np.pi], np.float32)
     assert at_limit.any((0, 1)).all()
 
 
