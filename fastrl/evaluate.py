@@ -90,7 +90,7 @@ def evaluate(
     episodes = integer("episodes", episodes, least=1)
     max_steps = integer("max_steps", max_steps, least=1, most=2**31 - 2)
     env, params = environment(algorithm, env, params)
-    key = prng.key(seed_of(seed)) if key is None else prng.engine_key(key)
+    key = prng.key(seed_of(seed)) if key is None else one_key(key)
     player = Player(algorithm.act, algorithm.initial_carry, env, bool(deterministic))
     played = jax.device_get(play(player, episodes)(key, state, params, max_steps))
     completed = int((played.lengths > 0).sum())
@@ -112,6 +112,14 @@ def seed_of(value: Any) -> int:
     return integer("seed", value, least=0, most=2**32 - 1)
 
 
+def one_key(key: Key) -> Key:
+    """`key` as a key of the engine. Raises TypeError or ValueError unless it is one typed key."""
+    key = prng.engine_key(key)
+    if key.shape != ():
+        raise ValueError(f"key has shape {key.shape}: needs a single key, such as keys[0]")
+    return key
+
+
 def environment(algorithm: Algorithm, env: Env | None, params: Any) -> tuple[Env, Any]:
     """`env` and `params` with the algorithm's own as defaults, params as arrays.
 
@@ -122,6 +130,8 @@ def environment(algorithm: Algorithm, env: Env | None, params: Any) -> tuple[Env
     env = own if env is None else env
     if env is None:
         raise ValueError("the algorithm was built without an environment: pass env=")
+    if isinstance(env, (str, type)) or not callable(getattr(env, "step", None)):
+        raise ValueError(f"env={env!r} is no environment: pass one, such as fastrl.make(name)")
     try:
         hash(env)
     except TypeError as error:

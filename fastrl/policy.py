@@ -14,7 +14,7 @@ from fastrl import checkpoint as checkpoints
 from fastrl import config, retention, run_folder, spaces
 from fastrl.checkpoint import CheckpointError, Restored
 from fastrl.episodes import Player, shapes
-from fastrl.evaluate import Evaluation, environment, evaluate
+from fastrl.evaluate import Evaluation, environment, evaluate, one_key
 from fastrl.files import RunFolderError
 from fastrl.hparams import as_arrays
 from fastrl.kernels import prng
@@ -79,7 +79,7 @@ class Policy:
                 f"the carry has shapes {shapes(carry)}, expected {expected}: begin with "
                 f"policy.initial_carry({batch_shape})"
             )
-        key = None if key is None else prng.engine_key(key)
+        key = None if key is None else one_key(key)
         return _jitted(self.algorithm.act)(self.state, carry, observation, key)
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> PyTree:

@@ -175,6 +175,15 @@ def test_second_call_compiles_nothing():
     assert len(traces) == first > 0
 
 
+def test_state_on_several_devices():
+    """A state that training left spread over a mesh evaluates as it would on one device."""
+    mesh = jax.make_mesh((jax.device_count(),), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    everywhere = jax.device_put(HALF, jax.NamedSharding(mesh, jax.P()))
+    one = evaluate(algorithm(Coin()), HALF, episodes=20, deterministic=False)
+    many = evaluate(algorithm(Coin()), everywhere, episodes=20, deterministic=False)
+    np.testing.assert_array_equal(one.returns, many.returns)
+
+
 def test_several_states_in_one_program():
     """`play` is a pure function: vmapped over states it gives what each gives alone."""
     coin = algorithm(Coin())
@@ -217,6 +226,10 @@ def test_limit_counts_steps_of_one_episode():
         ({"params": (1.0, 2.0)}, r"params of Coin must look like its default_params"),
         ({"params": Params(jnp.ones(3))}, r"params of Coin must look like"),  # type: ignore[arg-type]
         ({"key": jnp.zeros(2, jnp.uint32)}, r"expected a typed key"),
+        ({"key": 3}, r"expected a typed key"),
+        ({"key": jax.random.split(jax.random.key(0))}, r"key has shape \(2,\): needs a single"),
+        ({"env": "CartPole-v1"}, r"env='CartPole-v1' is no environment.*fastrl.make"),
+        ({"env": CartPole}, r"env=.*CartPole.* is no environment"),
     ],
 )
 def test_bad_arguments(change: dict[str, Any], message: str):
