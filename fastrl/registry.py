@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 _factories: dict[str, Callable[..., Any]] = {}
+_summaries: dict[str, str] = {}
 
 
-def register(name: str, factory: Callable[..., Any]) -> None:
+def register(name: str, factory: Callable[..., Any], summary: str = "") -> None:
     """Makes `factory(**options)` available as `make(name, **options)`.
 
     The factory is the environment's class, a `functools.partial` of it, or any function.
+    `summary` is a line for lists; without one the factory's docstring serves.
     Raises ValueError if `name` is taken by another factory.
     """
     if not isinstance(name, str) or not name.strip():
@@ -27,6 +29,7 @@ def register(name: str, factory: Callable[..., Any]) -> None:
         raise ValueError(f"register({name!r}, {factory!r}): needs the class or a function")
     if _factories.setdefault(name, factory) is not factory:
         raise ValueError(f"an environment {name!r} is registered already: choose another name")
+    _summaries[name] = summary or _summaries.get(name, "")
 
 
 def make(name: str, **options: Any) -> Any:
@@ -75,13 +78,16 @@ def find(env: Any) -> tuple[str, dict[str, Any]] | None:
 
 
 def summary(name: str) -> str:
-    """One line on the environment: the first of the module that defines it."""
+    """One line on the environment: what it was registered with, or else its docstring's first.
+
+    The docstring is that of the module where it has the module for itself.
+    """
     target = _target(factory(name))
-    for thing in (sys.modules.get(getattr(target, "__module__", "")), target):
-        lines = (getattr(thing, "__doc__", None) or "").strip().splitlines()
-        if lines:
-            return lines[0].strip()
-    return ""
+    module = getattr(target, "__module__", "")
+    alone = sum(getattr(_target(f), "__module__", "") == module for f in _factories.values()) == 1
+    documented = sys.modules.get(module) if alone else target
+    lines = (getattr(documented, "__doc__", None) or "").strip().splitlines()
+    return _summaries[name] or (lines[0].strip() if lines else "")
 
 
 def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
@@ -97,13 +103,15 @@ def nearest(name: Any, known: Iterable[str]) -> list[str]:
     """At most three of `known` that resemble `name`, and nearly as much as the best does."""
     lower = {k.lower(): k for k in known}
     text = str(name).lower()
-    near = difflib.get_close_matches(text, lower, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(text, lower, n=3, cutoff=0.6)
     alike = {n: difflib.SequenceMatcher(None, text, n).ratio() for n in near}
-    return [lower[n] for n in near if alike[n] > alike[near[0]] - 0.15]
+    close = [n for n in near if alike[n] > alike[near[0]] - 0.15]
+    parts = [n for n in lower if len(text) > 2 and text in n]  # "cart" of "CartPole-v1"
+    return [lower[n] for n in close or parts[:3]]
 
 
 def _options(build: Callable[..., Any], env: Any) -> dict[str, Any] | None:
-    """The fields of `env` that `build` would have to be given; None if it makes another class."""
+    """The fields of `env` that `build` would have to be given; None if it can't make `env`."""
     target = _target(build)
     if target is not type(env) or not dataclasses.is_dataclass(env):
         return None
@@ -112,11 +120,12 @@ def _options(build: Callable[..., Any], env: Any) -> dict[str, Any] | None:
     )
     bound.apply_defaults()
     missing = object()
-    return {
+    options = {
         f.name: getattr(env, f.name)
         for f in dataclasses.fields(env)
         if f.init and getattr(env, f.name) != bound.arguments.get(f.name, missing)
     }
+    return options if options.keys() <= inspect.signature(build).parameters.keys() else None
 
 
 def _equal(a: Any, b: Any) -> bool:

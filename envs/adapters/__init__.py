@@ -8,4 +8,5 @@ from fastrl.registry import register
 __all__ = ["Brax"]
 
 for _name in NAMES:
-    register(f"brax/{_name}", functools.partial(Brax, _name))
+    _summary = f"Brax's {_name}: rigid bodies on one of four physics engines (option backend)."
+    register(f"brax/{_name}", functools.partial(Brax, _name), _summary)

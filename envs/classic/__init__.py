@@ -10,6 +10,12 @@ __all__ = ["Acrobot", "CartPole", "MountainCar", "MountainCarContinuous", "Pendu
 
 register("Acrobot-v1", Acrobot)
 register("CartPole-v1", CartPole)
-register("MountainCar-v0", MountainCar)
-register("MountainCarContinuous-v0", MountainCarContinuous)
+register(
+    "MountainCar-v0", MountainCar, "MountainCar: rock a weak car out of a valley, up to the flag."
+)
+register(
+    "MountainCarContinuous-v0",
+    MountainCarContinuous,
+    "MountainCarContinuous: the same with a force of any strength, which costs.",
+)
 register("Pendulum-v1", Pendulum)
