@@ -4,6 +4,7 @@ Environments and transforms are found by value among the registered ones.  What 
 itself is written under its qualified name, so that loading can say what to pass.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -15,7 +16,6 @@ import jax
 import tomli_w
 
 from fastrl import algorithms, registry
-from fastrl import reset as resets
 from fastrl.config import values
 from fastrl.config.build import fields_of
 from fastrl.config.read import Tables
@@ -27,10 +27,11 @@ _LONG_ARRAY = re.compile(r"\[\n((?:\s+[-+.\w]+,\n)+)\s*\]")
 _MAX_NUMBERS = 256  # a task with more is a data set or a collection of levels, not a setting
 
 
-def dumps(run_config: RunConfig) -> str:
+def dumps(run_config: RunConfig, full: bool = False) -> str:
     """`run_config` as TOML: what identifies the run, and what differs from the defaults.
 
-    `loads(dumps(run_config))` equals `run_config`; floats are exact.
+    With `full` all fields of the algorithm's records are written, so that the text means the
+    same under other defaults.  `loads(dumps(run_config))` equals `run_config`; floats are exact.
     """
     identity = ("env", "algorithm", "steps", "seed")
     head: Tables = {key: getattr(run_config, key) for key in identity}
@@ -41,9 +42,10 @@ def dumps(run_config: RunConfig) -> str:
             head[key] = _toml(value)
     for key in ("config", "hparams", "train"):
         value = getattr(run_config, key)
-        changed = _differences(value, type(value)()) if value is not None else {}
-        if changed:
-            head[key] = changed
+        everything = full and key != "train"
+        written = {} if value is None else _written(value, None if everything else type(value)())
+        if written:
+            head[key] = written
     return _LONG_ARRAY.sub(lambda m: f"[{' '.join(m[1].split()).rstrip(',')}]", tomli_w.dumps(head))
 
 
@@ -57,7 +59,7 @@ def describe(
     devices: int = 1,
     **train: int | None,
 ) -> str:
-    """The config of a run that a script set up: `fastrl train` on it repeats the run.
+    """The full config of a run that a script set up: `fastrl train` on it repeats the run.
 
     `train` holds fields of `TrainOptions`.  Never fails over things that a config cannot
     hold: they become names, and loading such a config says what to pass.
@@ -78,7 +80,8 @@ def describe(
             objective=_objective_name(recipe),
             **changes,
             **common,
-        )
+        ),
+        full=True,
     )
 
 
@@ -118,37 +121,37 @@ def _is_default(field: Any, value: Any) -> bool:
 
 
 def _task_tables(env: Env, task: Any) -> dict[str, Any]:
-    """`params`: where `task` differs from the environment's own; `task` if it is another thing."""
-    default = env.default_params()
-    leaves = jax.tree.leaves(task)
-    if jax.tree.structure(task) == jax.tree.structure(default) and fields_of(default) is not None:
-        if sum(getattr(x, "size", 1) for x in leaves) > _MAX_NUMBERS:
-            return {"task": _qualified(task)}
-        changed = _differences(task, default)
-        if changed is not None:
-            return {"params": changed}
-    return {} if not leaves and not jax.tree.leaves(default) else {"task": _qualified(task)}
+    """`params`, the numbers in `task`; `task` by name if it is another thing than params."""
+    default, leaves = env.default_params(), jax.tree.leaves(task)
+    alike = jax.tree.structure(task) == jax.tree.structure(default)
+    if alike and not leaves:
+        return {}
+    small = sum(getattr(x, "size", 1) for x in leaves) <= _MAX_NUMBERS
+    if alike and small and fields_of(default) is not None:
+        with contextlib.suppress(TypeError):  # a typed key, say
+            return {"params": _written(task, None)}
+    return {"task": _qualified(task)}
 
 
-def _differences(record: Any, default: Any) -> Tables | None:
-    """The fields in which two records of numbers differ, in nested tables; None if not TOML."""
-    changed: Tables = {}
+def _written(record: Any, default: Any) -> Tables:
+    """The fields of a record of numbers, those that differ from `default` if there is one."""
     defaults = fields_of(default) or {}
+    written: Tables = {}
     for name, value in (fields_of(record) or {}).items():
+        if name == "objective":  # parameters of a learned one; the config names it at its top
+            continue
         if fields_of(value) is not None:
-            inner = _differences(value, defaults[name])
+            inner = _written(value, defaults.get(name))
             if inner:
-                changed[name] = inner
-        elif name == "objective":
-            continue  # parameters of a learned objective: named at the top of the config
-        elif not values.same(value, defaults[name]):
-            changed[name] = values.plain(value)
-    return changed
+                written[name] = inner
+        elif default is None or not values.same(value, defaults[name]):
+            written[name] = values.plain(value)
+    return written
 
 
 def _reset_table(recipe: Recipe) -> dict[str, Any]:
     factory = recipe.reset
-    if factory is None or factory is resets.default(recipe.env):
+    if factory is None:
         return {}
     options = factory.keywords if isinstance(factory, functools.partial) else {}
     target = factory.func if isinstance(factory, functools.partial) else factory

@@ -1,8 +1,9 @@
 """Config files: where they are looked for, and the text in them."""
 
-import difflib
 import os
 from pathlib import Path
+
+from fastrl import registry
 
 SHIPPED = Path(__file__).parent.parent / "configs"
 
@@ -41,7 +42,7 @@ def find(path: str | Path) -> Path:
     known = available()
     if file.stem in known and file.parent in (Path(), Path("configs")):
         return known[file.stem]
-    near = difflib.get_close_matches(file.stem, known, n=3, cutoff=0.5)
+    near = registry.nearest(file.stem, known)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see `fastrl list`"
     raise FileNotFoundError(f"{path}: there is no such config file: {hint}")
 

@@ -15,13 +15,13 @@ CUSTOM = "custom"
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """When the driver looks, evaluates and saves; counts are environment steps."""
+    """When the run is logged, evaluated and saved, in environment steps; 0: only at the end."""
 
-    eval_every: int | None = None  # steps between evaluations; none: chosen from the length
-    eval_episodes: int | None = None  # episodes of one evaluation
-    checkpoint_every: int | None = None  # steps between checkpoints
-    keep: int | None = None  # how many checkpoints stay, besides the best
-    log_every: int | None = None  # steps between lines of the log
+    log_every: int | None = None  # between rows of the log (none: 100 in all)
+    eval_every: int | None = None  # between evaluations (none: 10 in all; 0: never)
+    eval_episodes: int | None = None  # of one evaluation (none: 32)
+    checkpoint_every: int | None = None  # between checkpoints (none: 10 in all)
+    keep: int | None = None  # how many checkpoints stay, besides the best (none: 3)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -107,8 +107,11 @@ def plain(value: Any) -> Any:
     A float32 is written with the fewest digits that give the same float32 again.
     Raises TypeError for what TOML cannot hold.
     """
-    if isinstance(value, (bool, int, float, str)):
-        return value
+    if value is None:
+        return "none"  # TOML has no null
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)  # np.float64 is a float, but not to a writer of TOML
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     if _is_numeric(value):  # an array or a scalar of JAX or NumPy
@@ -135,7 +138,7 @@ def _convert(value: Any, hint: Any) -> Any:
     if _is_tuple(hint):
         return _convert_tuple(value, get_args(hint))
     if hint is type(None):
-        return None if value is None else _NO
+        return None if value is None or value == "none" else _NO
     if hint is Any:
         return _frozen(value)
     if isinstance(value, bool) or hint is bool:
