@@ -17,6 +17,7 @@ from fastrl.movies import scale, write_gif
 from fastrl.policy import Policy
 from fastrl.render import render, states
 from fastrl.spaces import Box, Discrete
+from fastrl.transforms import FrameStack, TimeLimit
 from fastrl.types import Algorithm, Step
 
 WIDTH = 40
@@ -143,6 +144,17 @@ def test_page(tmp_path: Path):
     path = render(POLICY, tmp_path / "out.html", episodes=2, max_frames=3)
     expected = " ".join(str(t) for n in goals(2) for t in range(n + 1))
     assert path.read_text() == expected
+
+
+def test_transforms_show_what_is_inside(tmp_path: Path):
+    """Through a state and params of the transform's own, as a picture and as a page."""
+    policy = make_policy(TimeLimit(FrameStack(March(lowest=20, highest=20), 2), 6))
+    path = render(policy, tmp_path / "out.gif", **ONE_TO_ONE)
+    assert columns(path)[0] == list(range(7))
+    assert render(policy, tmp_path / "out.html").read_text() == "0 1 2 3 4 5 6"
+    blind = make_policy(TimeLimit(Blind(), 6))
+    with pytest.raises(ValueError, match=r"TimeLimit cannot be shown as .gif"):
+        render(blind, tmp_path / "out.gif")
 
 
 def test_folders_are_made_and_nothing_else_is_left(tmp_path: Path):
