@@ -15,6 +15,7 @@ from jax.core import Tracer
 
 # What a type is narrowed to; the others (uint8 pictures, bfloat16, bool ...) stay as they are.
 _NARROW = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}
+_SMALL = 4096  # entries of an array that are cheap to look at on the host
 
 
 def as_arrays(tree: Any, name: str | None = None) -> Any:
@@ -28,7 +29,7 @@ def as_arrays(tree: Any, name: str | None = None) -> Any:
     """
     name = type(tree).__name__ if name is None else name
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: _array(name + jax.tree_util.keystr(path), leaf), tree
+        lambda path, leaf: _on_device(_array(name + jax.tree_util.keystr(path), leaf)), tree
     )
 
 
@@ -66,11 +67,15 @@ def _leaves(tree: Any) -> list[tuple[Any, Any]]:
     return jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is None)[0]
 
 
+def _on_device(array: Any) -> jax.Array:
+    return array if isinstance(array, jax.Array) else jnp.asarray(array)
+
+
 def _like(field: str, leaf: Any, default: Any) -> jax.Array:
     """`leaf` as an array of the kind (float, integer, bool) and shape of `default`."""
     array = _array(field, leaf)
     if default is None or _is_key(array):
-        return array
+        return _on_device(array)
     like = _array(field, default)
     if array.shape != like.shape:
         many = " (for several values at once vmap fastrl.run)" if like.shape == () else ""
@@ -80,20 +85,23 @@ def _like(field: str, leaf: Any, default: Any) -> jax.Array:
     narrows = (has, wants) == ("float", "integer") and _integral(array)
     if has != wants and not widens and not narrows:
         raise TypeError(f"{field}={_short(leaf)}: must be of type {wants}, not {has}")
-    return array.astype(like.dtype)
+    return _on_device(array.astype(like.dtype))
 
 
-def _kind(array: jax.Array) -> str:
+def _kind(array: Any) -> str:
     if array.dtype == jnp.bool_:
         return "bool"
     return "integer" if jnp.issubdtype(array.dtype, jnp.integer) else "float"
 
 
-def _array(field: str, leaf: Any) -> jax.Array:
-    """`leaf` as a strong-typed array of a type that JAX computes with by default."""
+def _array(field: str, leaf: Any) -> Any:
+    """`leaf` as a strong-typed array of a type that JAX computes with by default.
+
+    Small ones are NumPy arrays: on those nothing compiles.
+    """
     if _is_key(leaf):
         return leaf
-    if not isinstance(leaf, jax.Array):
+    if not isinstance(leaf, jax.Array) or (not isinstance(leaf, Tracer) and leaf.size <= _SMALL):
         leaf = _numpy(field, leaf)
     dtype = _NARROW.get(leaf.dtype.name, leaf.dtype)
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
@@ -101,7 +109,7 @@ def _array(field: str, leaf: Any) -> jax.Array:
     if isinstance(leaf, Tracer):
         return jax.lax.convert_element_type(leaf, dtype)
     _check_values(field, leaf, np.dtype(dtype))
-    return jnp.asarray(leaf, dtype)
+    return leaf.astype(dtype)
 
 
 def _numpy(field: str, leaf: Any) -> np.ndarray:
@@ -134,11 +142,11 @@ def _check_values(field: str, leaf: Any, dtype: np.dtype) -> None:
         raise ValueError(f"{field}={_short(leaf)}: too large for {dtype.name}")
 
 
-def _integral(array: jax.Array) -> bool:
+def _integral(array: Any) -> bool:
     """Whether a floating array holds integers; of a traced one that is not known."""
     if isinstance(array, Tracer):
         return False
-    return bool(((array == jnp.round(array)) & (jnp.abs(array) < 2.0**31)).all())
+    return bool(((array == array.round()) & (abs(array) < 2.0**31)).all())
 
 
 def _is_key(leaf: Any) -> bool:

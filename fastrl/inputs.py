@@ -11,7 +11,7 @@ from fastrl import run_folder
 from fastrl.checkpoint import CheckpointError
 from fastrl.hparams import as_arrays, conform
 from fastrl.run_folder import RunFolder
-from fastrl.schedule import Schedule, integer, schedule
+from fastrl.schedule import Schedule, integer, number, schedule
 from fastrl.types import Algorithm, PyTree
 
 EVAL_EPISODES = 32
@@ -88,7 +88,7 @@ def _complete(algorithm: Algorithm, options: Options) -> tuple[Options, Schedule
     per_iteration = algorithm.steps_per_iteration
     episodes, keep = options.eval_episodes, options.keep
     complete = Options(
-        options.steps,
+        number("steps", options.steps, 1),
         integer("seed", 0 if options.seed is None else options.seed, 0, 2**32 - 1),
         plan.log * per_iteration,
         plan.evaluate * per_iteration,

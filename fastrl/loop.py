@@ -68,24 +68,25 @@ class Loop:
     tracker: Tracker | None
     reporter: Quiet
     interrupts: Interrupts
+    position: Position  # where the run stands
 
-    def run(self, position: Position) -> Any:
-        """The state at the end of the schedule, starting from `position`.
+    def run(self) -> Any:
+        """Goes on to the end of the schedule and returns the state.
 
         Raises `NonFiniteError`, `Interrupted` or `RunFolderError`; the last good checkpoint is
         then intact and named.
         """
-        self._position = self._last_row = position
+        self._row_from = self.position.iteration, self.position.seconds
         self._finished_at = time.perf_counter()
         self._size, self._durations = 1, deque[float](maxlen=50)
         try:
             self._run()
-            if self._stops() and self._position.iteration < self.schedule.iterations:
+            if self._stops() and self.position.iteration < self.schedule.iterations:
                 raise self._interrupted()
         except RunFolderError as error:
             way_out = self.keeper.way_out() if self.keeper else ""
             raise RunFolderError(f"{error}. {way_out}") from error
-        return self._position.state
+        return self.position.state
 
     def _run(self) -> None:
         ahead = self._dispatch(None)
@@ -97,7 +98,7 @@ class Loop:
 
     def _dispatch(self, before: Chunk | None) -> Chunk | None:
         """Starts the chunk after `before`, or after where the loop stands; None at the end."""
-        at, state, metrics = self._position.iteration, self._position.state, self._position.metrics
+        at, state, metrics = self.position.iteration, self.position.state, self.position.metrics
         if before is not None:
             at, state = before.end, before.state
             metrics = self.nothing if self.schedule.logs(at) else before.report.metrics
@@ -119,7 +120,7 @@ class Loop:
             raise self._not_finite(chunk, chunk.start + int(iterations))
         at, schedule = chunk.end, self.schedule
         evaluation = self.evaluate(chunk.state, at) if schedule.evaluates(at) else {}
-        self._position = Position(
+        self.position = Position(
             chunk.state, chunk.report.metrics, at, seconds, evaluation.get("evaluation_return")
         )
         rate = (at - chunk.start) * self.steps_per_iteration / max(self._durations[-1], 1e-9)
@@ -127,9 +128,9 @@ class Loop:
         if schedule.logs(at) or evaluation:
             self._write(metrics, evaluation)
         if schedule.logs(at):
-            self._position = self._last_row = self._position._replace(metrics=self.nothing)
-        if self.keeper and (schedule.saves(at) or self.keeper.is_best(self._position)):
-            self.keeper.save(self._position)
+            self.position = self.position._replace(metrics=self.nothing)
+        if self.keeper and (schedule.saves(at) or self.keeper.is_best(self.position)):
+            self.keeper.save(self.position)
         if self._is_needed(at):
             self._finished_at = time.perf_counter()  # evaluating and saving are no training
 
@@ -150,20 +151,17 @@ class Loop:
         n = chunk.end - chunk.start
         fitting = int(CHUNK_SECONDS * n / max(took, 1e-6))
         self._size = max(1, min(fitting, 4 * n if n >= self._size else self._size))
-        return self._position.seconds + took
+        return self.position.seconds + took
 
     def _write(self, metrics: Metrics, evaluation: dict[str, float]) -> None:
         """A row of the log, with the metrics where they are due."""
-        position, last = self._position, self._last_row
-        row: Row = {
-            "iteration": position.iteration,
-            "steps": position.iteration * self.steps_per_iteration,
-            "seconds": position.seconds,
-        }
-        if self.schedule.logs(position.iteration):
-            iterations, seconds = np.subtract(position[2:4], last[2:4])
-            row["steps_per_second"] = iterations * self.steps_per_iteration / max(seconds, 1e-9)
+        at, seconds = self.position.iteration, self.position.seconds
+        row: Row = {"iteration": at, "steps": at * self.steps_per_iteration, "seconds": seconds}
+        if self.schedule.logs(at):
+            steps = (at - self._row_from[0]) * self.steps_per_iteration
+            row["steps_per_second"] = steps / max(seconds - self._row_from[1], 1e-9)
             row |= fm.compute(metrics)
+            self._row_from = at, seconds
         row |= evaluation
         if self.tracker:
             self.tracker.write(row)
@@ -179,7 +177,7 @@ class Loop:
             return NonFiniteError(f"{message} {where}", iteration)
         n = np.int32(iteration - 1 - chunk.start)
         state, report = self.advance(chunk.start_state, chunk.start_metrics, n)
-        position = self._position._replace(
+        position = self.position._replace(
             state=state, metrics=report.metrics, iteration=iteration - 1, evaluation_return=None
         )
         if self.keeper is None:
@@ -192,12 +190,12 @@ class Loop:
 
     def _interrupted(self) -> Interrupted:
         """What a signal makes `run` raise, after saving where it stands."""
-        at = self._position.iteration
+        at = self.position.iteration
         message = f"stopped after iteration {at} of {self.schedule.iterations}"
         if self.keeper is None:
             message += "; nothing is saved, for there is no run folder"
         else:
-            self.keeper.save(self._position)
+            self.keeper.save(self.position)
             message += f". {self.keeper.way_out()}"
         self.reporter.warn(message)
         return Interrupted(message, self.interrupts.signum or 0)

@@ -47,7 +47,7 @@ class Lines(Quiet):
 
     def start(self, steps: int, total: int, metrics: Sequence[str]) -> None:
         self._total = total
-        self._table = Table(total, [name for name in metrics if "loss" in name][:MAX_LOSSES])
+        self._table = Table(total, metrics)
 
     def row(self, row: Row) -> None:
         for line in self._table.lines(row) if self._table else ():
@@ -111,10 +111,19 @@ class Terminal(Lines):
 
 
 class Table:
-    """Aligned lines of the rows of a run of `total` steps, with columns for `losses`."""
+    """Aligned lines of the rows of a run of `total` steps with these `metrics`."""
 
-    def __init__(self, total: int, losses: Sequence[str]) -> None:
-        self._total, self._losses = total, losses
+    def __init__(self, total: int, metrics: Sequence[str]) -> None:
+        known = {"return": "episode_return", "length": "episode_length"}
+        losses = [name for name in metrics if "loss" in name][:MAX_LOSSES]
+        self._total = total
+        self._columns = (  # heading -> field of a row
+            {"iteration": "iteration", "steps": "steps"}
+            | {head: name for head, name in known.items() if name in metrics}
+            | {"evaluation": "evaluation_return"}
+            | {name: name for name in losses}
+            | {"steps/s": "steps_per_second"}
+        )
         self._shown: int | None = None  # the steps of the last row that was
 
     def lines(self, row: Row) -> list[str]:
@@ -124,17 +133,10 @@ class Table:
         if too_soon and "evaluation_return" not in row and steps < self._total:
             return []
         self._shown = steps
-        cells = {
-            "iteration": row["iteration"],
-            "steps": steps,
-            "return": row.get("episode_return"),
-            "length": row.get("episode_length"),
-            "evaluation": row.get("evaluation_return"),
-            **{name: row.get(name) for name in self._losses},
-            "steps/s": row.get("steps_per_second"),
-        }
-        head = "  ".join(f"{name:>{_width(name)}}" for name in cells)
-        line = "  ".join(f"{_short(value):>{_width(name)}}" for name, value in cells.items())
+        head = "  ".join(f"{name:>{_width(name)}}" for name in self._columns)
+        line = "  ".join(
+            f"{_short(row.get(field)):>{_width(name)}}" for name, field in self._columns.items()
+        )
         return [head, line] if first else [line]
 
 

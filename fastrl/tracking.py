@@ -26,17 +26,17 @@ _EVALUATION, _SPEED = "evaluation_", ("seconds", "steps_per_second")
 class Tracker:
     """Writes rows to `metrics.jsonl` and to a new event file in `events`.
 
-    `after` is the iteration that a resumed run goes on from: later rows are dropped from the
-    one and marked as void in the other.  Raises `RunFolderError`.
+    `after` is the iteration that the run goes on from: rows of an earlier life that are later
+    are dropped from the one and marked as void in the other.  Raises `RunFolderError`.
     """
 
-    def __init__(self, metrics: Path, events: Path, after: int | None = None) -> None:
+    def __init__(self, metrics: Path, events: Path, after: int = 0) -> None:
         self._path = metrics
-        rows = read_rows(metrics) if metrics.exists() else []
-        kept = [row for row in rows if after is not None and row["iteration"] <= after]
+        purge = None
         if metrics.exists():
+            kept = [row for row in read_rows(metrics) if row["iteration"] <= after]
             write_atomically(metrics, "".join(map(_line, kept)))
-        purge = kept[-1]["steps"] + 1 if kept else (0 if after is not None else None)
+            purge = kept[-1]["steps"] + 1 if kept else 0
         self._events = _Events(events, purge)
         with writing(metrics):
             self._file = open(metrics, "a", encoding="utf-8")  # noqa: SIM115 - closed in close

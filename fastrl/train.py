@@ -95,33 +95,34 @@ def train(
         if folder is not None:
             _describe(folder, algorithm, start, devices, config_text, say)
         done, plan = start.position, start.inputs.schedule
-        if done is not None and done.iteration >= plan.iterations:
+        per_iteration, reached = algorithm.steps_per_iteration, done.iteration if done else 0
+        if done is not None and reached >= plan.iterations:
             say.note(_finished(algorithm, done))
             return jax.device_put(done.state)
         donate = _bytes(start.state) > DONATE_BYTES if donate is None else bool(donate)
-        advance, nothing, position = _compile(algorithm, start, mesh, donate, say)
         tracker = None
         if folder is not None:
-            tracker = Tracker(folder.metrics, folder.events, done and done.iteration)
+            tracker = Tracker(folder.metrics, folder.events, reached)
             stack.callback(tracker.close)
-        watched = folder is not None or progress
+        total = plan.iterations * per_iteration
+        say.start(reached * per_iteration, total, list(start.metrics))
+        advance, nothing, position = _compile(algorithm, start, mesh, donate, say)
+        watched = folder is not None or progress  # else nobody would see an evaluation
         loop = Loop(
             advance,
             _evaluator(algorithm, start.inputs, say),
-            plan if watched else dataclasses.replace(plan, evaluate=0),  # for nobody to see
-            algorithm.steps_per_iteration,
+            plan if watched else dataclasses.replace(plan, evaluate=0),
+            per_iteration,
             nothing,
             donate,
-            None if folder is None else Keeper(folder, start.inputs.options.keep or 0),
+            None if folder is None else Keeper(folder, start.inputs.options.keep or 1),
             tracker,
             say,
             interrupts,
+            position,
         )
-        per_iteration = algorithm.steps_per_iteration
-        say.start(
-            position.iteration * per_iteration, plan.iterations * per_iteration, list(nothing)
-        )
-        return loop.run(position)
+        del start, done, position  # large states are not to be held twice
+        return loop.run()
 
 
 class Start(NamedTuple):
