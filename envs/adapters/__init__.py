@@ -8,5 +8,5 @@ from fastrl.registry import register
 __all__ = ["Brax"]
 
 for _name in NAMES:
-    _summary = f"Brax's {_name}: rigid bodies on one of four physics engines (option backend)."
+    _summary = f"Brax's {_name}, on a choice of physics."
     register(f"brax/{_name}", functools.partial(Brax, _name), _summary)

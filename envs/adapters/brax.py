@@ -14,11 +14,12 @@ import functools
 import inspect
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from fastrl.registry import unknown
 from fastrl.spaces import Box
@@ -54,7 +55,8 @@ class Params(NamedTuple):
 class State(NamedTuple):
     """Where an episode stands."""
 
-    physics: Any  # the state of brax's physics pipeline; which record depends on the backend
+    physics: Array  # float32 `[P]`: brax's record (`Brax.unpack`), its leaves end to end, since
+    # one array passes through resets and scans faster than twenty to a hundred
     time: Array  # int32, steps taken
 
 
@@ -97,14 +99,15 @@ class Brax:
     def reset(self, key: Key, params: Params) -> tuple[State, Array]:
         with _foreign_code():
             start = _with_physics(_build(self), params).reset(key)
-        return State(start.pipeline_state, jnp.int32(0)), jnp.asarray(start.obs, jnp.float32)
+        state = State(_pack(start.pipeline_state), jnp.int32(0))
+        return state, jnp.asarray(start.obs, jnp.float32)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
         engine = _with_physics(_build(self), params)
         with _foreign_code():
             from brax.envs.base import State as BraxState
 
-            before = BraxState(state.physics, obs=None, reward=0.0, done=0.0)  # type: ignore
+            before = BraxState(self.unpack(state), obs=None, reward=0.0, done=0.0)  # type: ignore
             after = engine.step(before, action)
         time = state.time + 1
         sound = _is_sound(after)
@@ -120,13 +123,17 @@ class Brax:
                 if name.startswith("reward_")
             },
         )
-        return State(after.pipeline_state, time), step
+        return State(_pack(after.pipeline_state), time), step
 
     def observation_space(self, params: Params) -> Box:
-        return Box(-jnp.inf, jnp.inf, _observation_shape(self))
+        return Box(-jnp.inf, jnp.inf, _layout(self)[1])
 
     def action_space(self, params: Params) -> Box:
         return Box(-1.0, 1.0, (_build(self).action_size,))
+
+    def unpack(self, state: State) -> Any:
+        """The record of brax's physics pipeline in `state`: `q`, `qd`, `x`, `xd` and more."""
+        return _layout(self)[0](state.physics)
 
     def render_html(self, states: list[State], params: Params) -> str:
         """A page that plays `states`, one per step, in a browser.
@@ -140,7 +147,7 @@ class Brax:
         from brax.io import html
 
         at_step_time = engine.sys.tree_replace({"opt.timestep": engine.dt})
-        return html.render(at_step_time, [jax.device_get(s.physics) for s in states])
+        return html.render(at_step_time, [self.unpack(s) for s in states])
 
 
 def _or_zeros(sound: Array, x: Any) -> Array:
@@ -177,9 +184,18 @@ def _build(env: Brax) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _observation_shape(env: Brax) -> tuple[int, ...]:
+def _layout(env: Brax) -> tuple[Callable[[Array], Any], tuple[int, ...]]:
+    """How to undo `_pack` for `env`, and the shape of its observations."""
     with _foreign_code():
-        return jax.eval_shape(_build(env).reset, jax.random.key(0)).obs.shape
+        start = jax.eval_shape(_build(env).reset, jax.random.key(0))
+    with jax.ensure_compile_time_eval():
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), start.pipeline_state)
+        return ravel_pytree(zeros)[1], start.obs.shape
+
+
+def _pack(pipeline_state: Any) -> Array:
+    """The leaves of brax's record in one float32 array; its integers are small, so exact."""
+    return ravel_pytree(pipeline_state)[0].astype(jnp.float32)
 
 
 def _brax_class(name: str) -> Any:
