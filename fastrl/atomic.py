@@ -23,13 +23,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
     except OSError as error:
-        raise type(error)(f"can't write {path}: {reason(error)}") from error
+        raise type(error)(f"can't write {path}: {_why(error)}") from error
     try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
         if error.filename in (None, str(temporary), temporary):  # not of some other file
-            raise type(error)(f"can't write {path}: {reason(error)}") from error
+            raise type(error)(f"can't write {path}: {_why(error)}") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _why(error: OSError) -> str:
+    why = reason(error)
+    return error.strerror if error.strerror and why.startswith("[Errno") else why

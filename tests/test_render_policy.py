@@ -1,6 +1,7 @@
 """`render`: the episodes that it shows, and the files that it writes."""
 
 import dataclasses
+import errno
 import os
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fastrl.atomic import replacing
 from fastrl.envs.classic.cartpole import CartPole
 from fastrl.episodes import Player
 from fastrl.movies import scale, write_gif
@@ -240,6 +242,21 @@ def test_unwritable(tmp_path: Path):
     (tmp_path / "out.gif").mkdir()
     with pytest.raises(OSError, match=r"can't write .*out.gif: it is a folder"):
         render(POLICY, tmp_path / "out.gif")
+
+
+def test_full_disk(tmp_path: Path):
+    """The error says so and names the file; what stood there stays. Others' errors pass."""
+    path = tmp_path / "out.gif"
+    path.write_text("old")
+    full = pytest.raises(OSError, match=r"can't write .*out.gif: the disk is full")
+    with full, replacing(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(FileNotFoundError, match=r"^\[Errno 2\] .*mesh\.obj"), replacing(path):
+        Path("mesh.obj").read_text()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["out.gif"]
+    with pytest.raises(OSError, match=r"can't write /proc/out.gif: [^\[]*$"):
+        render(POLICY, "/proc/out.gif")
 
 
 def fake_ffmpeg(folder: Path, script: str) -> None:
