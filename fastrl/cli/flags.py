@@ -67,7 +67,7 @@ def field_docs(cls: type) -> dict[str, str]:
     comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
     body = ast.parse(source).body[0].body  # type: ignore[attr-defined]
     return {
-        node.target.id: comments.get(node.end_lineno, "")
+        node.target.id: comments.get(node.end_lineno or 0, "")
         for node in body
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
@@ -92,7 +92,7 @@ def _marks(
 ) -> list[Any]:
     """What tyro has to know about a field beside its type."""
     argument = next((m for m in marks if isinstance(m, Argument)), None)
-    shown = "" if default in ("", ()) else f"(default: {_shown(default)})"
+    shown = "" if default in ("", (), None) else f"(default: {_shown(default)})"
     if Switch in marks:
         told = tyro.conf.arg(help=docs.get(name), help_behavior_hint="")
         return [told, tyro.conf.FlagCreatePairsOff]

@@ -77,7 +77,7 @@ def _algorithms() -> tuple[str, dict[str, str]]:
 
 
 def _transforms() -> tuple[str, dict[str, str]]:
-    TRANSFORMS: dict = {}
+    from fastrl.transforms import TRANSFORMS
 
     return "transforms", {name: _first_line(cls) for name, cls in sorted(TRANSFORMS.items())}
 
@@ -94,7 +94,7 @@ _LISTS = {
 
 def _details(name: str) -> str:
     """All about one environment, algorithm, transform or config."""
-    TRANSFORMS: dict = {}
+    from fastrl.transforms import TRANSFORMS
 
     configs = files.available()
     if name in registry.names():

@@ -63,7 +63,8 @@ def build_env(run_config: RunConfig) -> Env:
     if name not in registry.names():
         if ":" in name:
             raise ValueError(_only_code("env", name))
-        raise ValueError(f"env: {registry.unknown('environment', name, registry.names())}")
+        problem = registry.unknown("environment", name, registry.names())
+        raise ValueError(f"env: {problem} (all: `fastrl list`; your own: --import MODULE)")
     hints = option_hints(registry.factory(name))
     options = {
         key: values.check(value, hints.get(key, Any), f"env_options.{key}")

@@ -89,15 +89,15 @@ def _env_tables(env: Env) -> dict[str, Any]:
     """`env`, `env_options` and `transforms` of a possibly transformed environment."""
     from fastrl.transforms import TRANSFORMS
 
-    names = {cls: name for name, cls in TRANSFORMS.items()}
+    names: dict[type, str] = {cls: name for name, cls in TRANSFORMS.items()}
     transforms: list[dict[str, Any]] = []
-    inner = env
+    inner: Any = env
     while type(inner) in names:
         options = _changed_fields(inner, skip="env")
         if options is None:
             break
         transforms.insert(0, {"name": names[type(inner)], **options})
-        inner = inner.env  # type: ignore[attr-defined]
+        inner = inner.env
     found = registry.find(inner)
     if found is None or not _fits_toml(found[1]):
         return {"env": _qualified(env)}

@@ -40,7 +40,8 @@ def find(path: str | Path) -> Path:
     if os.path.exists(file):
         raise ValueError(f"{path}: is not a regular file")
     known = available()
-    if file.stem in known and file.parent in (Path(), Path("configs")):
+    named = file.suffix in ("", ".toml") and file.parent in (Path(), Path("configs"))
+    if named and file.stem in known:
         return known[file.stem]
     near = registry.nearest(file.stem, known)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see `fastrl list`"

@@ -53,7 +53,8 @@ def parse(text: str, source: str = "") -> Tables:
         try:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"is not TOML: {error}") from None
+            where = str(error).replace("at end", f"at line {len(text.splitlines())}, the end")
+            raise ValueError(f"is not TOML: {where}") from None
         except RecursionError:
             raise ValueError("is not a config: nested too deeply") from None
 
@@ -178,7 +179,12 @@ def _check_named(
         raise ValueError(f"{place}.{key} is missing: name one of {', '.join(map(repr, known))}")
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"{place}.{key}: {registry.unknown(kind, name, known)}")
-    return {key: name, **check_fields(options, option_hints(known[name], skip=1), place)}
+    checked = check_fields(options, option_hints(known[name], skip=1), place)
+    parameters = list(inspect.signature(known[name]).parameters.values())[1:]
+    for parameter in parameters:
+        if parameter.default is parameter.empty and parameter.name not in checked:
+            raise ValueError(f"{place}.{parameter.name} is missing: {name} needs it")
+    return {key: name, **checked}
 
 
 def unknown_key(place: str, known: Iterable[str]) -> str:
