@@ -1,4 +1,4 @@
-"""Configs: every mistake is named, what is written is read back, and a description repeats a run."""
+"""Configs: every mistake is named, what is written is read back, a description repeats a run."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import pytest
 import fastrl
 from fastrl import config, objectives, ppo, registry
 from fastrl import reset as resets
-from fastrl.config import values
+from fastrl.config import files, values
 from fastrl.envs.adapters import Brax
 from fastrl.envs.classic import CartPole
 from fastrl.transforms import FrameStack, TimeLimit
@@ -347,13 +347,13 @@ def test_files(tmp_path, monkeypatch) -> None:
             config.load(name)
 
 
-@pytest.mark.parametrize("name", sorted(config.files.available()))
+@pytest.mark.parametrize("name", sorted(files.available()))
 def test_shipped_configs_build(name: str) -> None:
     """Every shipped config is valid and says in its first line what it reaches."""
     run = config.load(name)
     built = config.build(run)
     assert built.algorithm.steps_per_iteration > 0
-    assert config.files.summary(config.files.available()[name])
+    assert files.summary(files.available()[name])
 
 
 @pytest.mark.parametrize(
