@@ -152,6 +152,8 @@ class Algorithm(NamedTuple, Generic[HParamsT]):
     steps_per_iteration: int  # environment steps that one `step` takes
     default_hparams: HParamsT  # the type and defaults of `hparams`
     env: Any = None  # what `act` plays; None for learners without an environment
+    # (state, observation [..., *]) -> [...]: what the critic expects; None for learners without
+    value: Callable[[Any, Observation], Array] | None = None
     parameters: Callable[[Any], PyTree] = _everything  # state -> what is learned
     initial_carry: Callable[[tuple[int, ...]], Any] = lambda batch_shape: ()
     recipe: Recipe | None = None

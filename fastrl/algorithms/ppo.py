@@ -162,8 +162,11 @@ def make(
         action = policy.mode() if key is None else policy.sample(key)
         return distributions.to_environment(action_space, action), carry
 
+    def value(state: State, observation: Observation) -> Array:
+        return network.value(state.params, _seen(config, state, observation))
+
     return Algorithm(
-        init, iterate, act, batch_size, HParams(), env,
+        init, iterate, act, batch_size, HParams(), env, value,
         parameters=lambda state: state.params,
         recipe=Recipe("ppo", env, config, reset, objective),
     )  # fmt: skip
