@@ -147,16 +147,27 @@ def _range(space: Space) -> tuple[np.ndarray, np.ndarray]:
 
 def _sample(key: jax.Array, space: Space, batch_shape: tuple[int, ...]) -> jax.Array:
     shape = (*batch_shape, *space.shape)
-    if isinstance(space, Discrete):
-        return jax.random.randint(key, shape, 0, space.n, dtype=space.dtype)
-    if isinstance(space, MultiDiscrete):
-        return jax.random.randint(key, shape, 0, jnp.asarray(space.nvec), dtype=space.dtype)
-    low, high = space.bounds()
-    if np.issubdtype(space.dtype, np.integer):
-        return jax.random.randint(key, shape, low, high + 1, dtype=space.dtype)
+    if not np.issubdtype(space.dtype, np.floating):
+        return _sample_integers(key, space, shape).astype(space.dtype)
+    low, high = (np.broadcast_to(bound, shape) for bound in space.bounds())
     if not space.bounded:
         return jnp.clip(jax.random.normal(key, shape, space.dtype), low, high)
     return jax.random.uniform(key, shape, space.dtype, low, high)
+
+
+def _sample_integers(key: jax.Array, space: Space, shape: tuple[int, ...]) -> jax.Array:
+    low, high = (np.asarray(bound, np.int64) for bound in _range(space))
+    count = high - low + 1
+    if count.max() <= 2**12:
+        # A number from one draw of 32 bits, for a third of the cost of `randint`; no value is
+        # more likely than another by more than one part in 2**20.
+        bits = jax.random.bits(key, shape, jnp.uint32)
+        drawn = jax.lax.rem(bits, jnp.broadcast_to(jnp.asarray(count, jnp.uint32), shape))
+        return drawn.astype(jnp.int32) + np.broadcast_to(low.astype(np.int32), shape)
+    dtype = np.dtype(np.int32 if low.min() < 0 else np.uint32)
+    end = np.minimum(high + 1, np.iinfo(dtype).max)
+    low, end = (np.broadcast_to(x, shape).astype(dtype) for x in (low, end))
+    return jax.random.randint(key, shape, low, end, dtype)
 
 
 def _frozen(bound: Any, name: str, shape: tuple[int, ...]) -> Any:
