@@ -214,10 +214,13 @@ def _brax_class(name: str) -> Any:
 def _pairs(options: Any) -> tuple[tuple[str, Any], ...]:
     """`options`, a mapping or pairs, as sorted pairs of hashable values."""
     try:
-        return tuple(sorted((str(k), _frozen(v)) for k, v in dict(options).items()))
+        pairs = tuple(sorted((str(k), _frozen(v)) for k, v in dict(options).items()))
+        hash(pairs)
+        return pairs
     except (TypeError, ValueError):
         raise ValueError(
-            f"options={options!r}: must be a dictionary such as {{'healthy_reward': 2.0}}"
+            f"options={options!r}: must be a dictionary such as {{'healthy_reward': 2.0}}, "
+            "its values numbers or lists of them"
         ) from None
 
 
