@@ -1,8 +1,8 @@
 """Checkpoints: a pytree and a few facts about it, in a folder that is there whole or not at all.
 
-A checkpoint is a folder with the arrays (written by orbax, one by name) and `meta.json`: the
-facts, and shape, type and checksum of every array.  Restoring needs a target, a pytree of
-the right structure, so nothing in the file decides what is built and loading runs no code;
+A checkpoint is a folder with the arrays (written by orbax, by name) and `meta.json`: the facts,
+shape and type of every array, and a checksum of every file.  Restoring needs a target, a pytree
+of the right structure, so nothing in the files decides what is built and loading runs no code;
 what differs from the target, and what was damaged, is named.
 
 Typed keys are stored as their data and become keys of the target's implementation again.
@@ -59,14 +59,15 @@ def save(path: Path, tree: PyTree, facts: dict[str, Any]) -> None:
     A checkpoint that stands there is replaced.  Raises `RunFolderError` if it can't be written.
     """
     arrays = {name: np.asarray(x) for name, x in _flatten(jax.device_get(_unwrap(tree))).items()}
-    leaves = {name: _describe(a) | {"crc32": _checksum(a)} for name, a in arrays.items()}
+    leaves = {name: _describe(a) for name, a in arrays.items()}
     unfinished = path.with_name(UNFINISHED + path.name)
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         # Orbax refuses arrays without entries: their shape says it all.
         _orbax().save(unfinished.absolute() / _ARRAYS, {k: a for k, a in arrays.items() if a.size})
-        (unfinished / _META).write_text(_sealed({"facts": facts, "leaves": leaves}))
+        meta = {"facts": facts, "leaves": leaves, "files": _checksums(unfinished)}
+        (unfinished / _META).write_text(_sealed(meta))
         sync_tree(unfinished)
         if path.exists():
             discard(path)
@@ -87,11 +88,8 @@ def restore(path: Path, target: PyTree) -> Restored:
     raw = jax.eval_shape(_unwrap, target)
     wanted = _flatten(raw)
     _compare(path, wanted, meta["leaves"])
-    present = {name: x for name, x in wanted.items() if x.size}
-    arrays = _read_arrays(path, present)
-    for name, a in arrays.items():
-        if _checksum(a) != meta["leaves"][name]["crc32"]:
-            raise CheckpointError(f"checkpoint {path} is damaged: {name} has a wrong checksum")
+    _check_files(path, meta["files"])
+    arrays = _read_arrays(path, {name: x for name, x in wanted.items() if x.size})
     leaves = [arrays.get(name, np.zeros(x.shape, x.dtype)) for name, x in wanted.items()]
     tree = jax.tree.unflatten(jax.tree.structure(raw), leaves)
     return Restored(_rewrap(tree, target), meta["facts"], path)
@@ -129,30 +127,25 @@ def read_meta(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {path} is incomplete: it has no {_META}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged: {_META}: {error}") from None
+        raise CheckpointError(f"checkpoint {path} is damaged: {_META}: {error!r}") from None
     if not sound:
-        raise CheckpointError(f"checkpoint {path} is damaged: {_META} has a wrong checksum")
+        raise CheckpointError(f"checkpoint {path} is damaged: {_META} is not what was written")
     return body
 
 
 def rewrite_facts(path: Path, facts: dict[str, Any]) -> None:
     """Replaces the facts of the checkpoint at `path`; its arrays stay."""
-    leaves = read_meta(path)["leaves"]
-    write_atomically(path / _META, _sealed({"facts": facts, "leaves": leaves}))
+    write_atomically(path / _META, _sealed(read_meta(path) | {"facts": facts}))
 
 
 def _is_leaf(leaf: Any) -> bool:
     """Whether a description of an array is one."""
-    return (
-        isinstance(leaf["dtype"], str)
-        and isinstance(leaf["crc32"], int)
-        and all(isinstance(n, int) for n in leaf["shape"])
-    )
+    return isinstance(leaf["dtype"], str) and all(isinstance(n, int) for n in leaf["shape"])
 
 
 def _sealed(body: dict[str, Any]) -> str:
     """The text of `meta.json`: the body with a checksum over it."""
-    text = json.dumps({"format": FORMAT, **body})
+    text = json.dumps(body | {"format": FORMAT})
     return json.dumps({"crc32": zlib.crc32(text.encode()), "body": text})
 
 
@@ -201,8 +194,29 @@ def _words(leaf: dict[str, Any]) -> str:
     return f"{leaf['dtype']}[{','.join(map(str, leaf['shape']))}]"
 
 
-def _checksum(a: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(a).view(np.uint8).reshape(-1).data)
+def _checksums(folder: Path) -> dict[str, int]:
+    """CRC-32 of every file in `folder` but `meta.json`, by relative path."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / _META)
+    return {p.relative_to(folder).as_posix(): _checksum(p) for p in files}
+
+
+def _checksum(file: Path) -> int:
+    value = 0
+    with open(file, "rb") as stream:
+        while block := stream.read(2**20):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _check_files(path: Path, files: dict[str, Any]) -> None:
+    try:
+        present = _checksums(path)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} can't be read: {reason(error)}") from None
+    for name, checksum in files.items():
+        if present.get(name) != checksum:
+            what = "has changed" if name in present else "is missing"
+            raise CheckpointError(f"checkpoint {path} is damaged: {name} {what}")
 
 
 def _flatten(tree: PyTree) -> dict[str, Any]:

@@ -55,12 +55,17 @@ def write_atomically(path: Path, text: str) -> None:
     """Makes `text` the content of the file at `path`. Raises `RunFolderError`."""
     unfinished = path.with_name(UNFINISHED + path.name)
     with writing(path):
-        with open(unfinished, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-        sync(path.parent)
+        try:
+            with open(unfinished, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+            sync(path.parent)
+        except OSError:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            raise
 
 
 def sync(path: Path) -> None:
