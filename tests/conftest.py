@@ -11,6 +11,6 @@ os.environ.setdefault("FASTRL_CACHE_DIR", os.path.join(tempfile.gettempdir(), "f
 # machine features; XLA logs a line for each.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import jax  # noqa: E402
+import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

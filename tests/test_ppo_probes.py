@@ -65,6 +65,7 @@ def test_time_limit_is_no_end(gamma):
     hparams = HPARAMS._replace(gamma=gamma, learning_rate=1e-2, anneal_steps=200_000)
     algorithm, state, _ = learned("probe/TimeLimit", 200_000, hparams=hparams)
     space = algorithm.env.observation_space(algorithm.env.default_params())
+    assert algorithm.value is not None
     value = float(algorithm.value(state, fastrl.spaces.zeros(space)))
     limit = algorithm.env.default_params().max_steps
     truncated_sum = (1 - gamma**limit) / (1 - gamma)
@@ -79,6 +80,7 @@ def test_normalised_rewards_keep_the_time_limit_right():
     hparams = HPARAMS._replace(learning_rate=1e-2, anneal_steps=200_000)
     algorithm, state, _ = learned("probe/TimeLimit", 200_000, config, hparams)
     space = algorithm.env.observation_space(algorithm.env.default_params())
+    assert algorithm.value is not None
     value = float(algorithm.value(state, fastrl.spaces.zeros(space)))
     scale = float(jnp.sqrt(state.rewards.statistics.variance))
     assert abs(value * scale * (1 - GAMMA) - 1) < 0.1
