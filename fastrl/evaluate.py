@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from fastrl import spaces
+from fastrl.door import integer
 from fastrl.episodes import Player, play, shapes
 from fastrl.hparams import as_arrays
 from fastrl.kernels import prng
-from fastrl.schedule import integer
 from fastrl.types import Algorithm, Env, Key
 
 MAX_STEPS = 100_000
@@ -43,7 +43,7 @@ class Evaluation:
     @property
     def half_width(self) -> float:
         """Half the 95 % interval (Student's t) of the mean return, NaN for one episode."""
-        return _t95(self.episodes - 1) * self.std_return / math.sqrt(self.episodes)
+        return t95(self.episodes - 1) * self.std_return / math.sqrt(self.episodes)
 
     @property
     def mean_length(self) -> float:
@@ -174,7 +174,7 @@ def _space_shapes(space: spaces.Space) -> Any:
     return [leaf(s) for s in leaves], treedef
 
 
-def _t95(degrees: int) -> float:
+def t95(degrees: int) -> float:
     """The 97.5 % quantile of Student's t; beyond 10 degrees by its series about the normal's."""
     table = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
     if degrees <= len(table):
