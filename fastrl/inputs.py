@@ -9,9 +9,10 @@ import numpy as np
 
 from fastrl import run_folder
 from fastrl.checkpoint import CheckpointError
+from fastrl.door import integer, number
 from fastrl.hparams import as_arrays, conform
 from fastrl.run_folder import RunFolder
-from fastrl.schedule import Schedule, integer, number, schedule
+from fastrl.schedule import Schedule, schedule
 from fastrl.types import Algorithm, PyTree
 
 EVAL_EPISODES = 32
@@ -46,6 +47,7 @@ def new(algorithm: Algorithm, hparams: Any, task: Any, options: Options) -> Inpu
     Raises ValueError or TypeError, naming what is wrong.
     """
     hparams = conform(hparams, algorithm.default_hparams)
+    algorithm.check(hparams)
     options, plan = _complete(algorithm, options)
     return Inputs(hparams, _task(algorithm, task), options, plan)
 

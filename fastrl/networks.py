@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastrl import distributions, spaces
+from fastrl import distributions, door, spaces
 from fastrl.distributions import Distribution
 from fastrl.spaces import Box, Discrete, MultiDiscrete, Space
 from fastrl.types import Array, Key, Observation
@@ -32,16 +32,17 @@ class NetworkConfig:
     layer_norm: bool = False  # before each activation
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
-        object.__setattr__(self, "conv_features", tuple(self.conv_features))
         for name in ("hidden_sizes", "conv_features"):
             sizes = getattr(self, name)
-            if not all(isinstance(n, int) and n > 0 for n in sizes):
-                raise ValueError(f"{name}={sizes!r}: needs positive integers")
-        if self.activation not in _ACTIVATIONS:
-            raise ValueError(f"activation={self.activation!r}: choose of {list(_ACTIVATIONS)}")
-        if self.torso not in ("mlp", "conv"):
-            raise ValueError(f"torso={self.torso!r}: choose mlp or conv")
+            if not isinstance(sizes, (tuple, list)) or not all(map(_is_size, sizes)):
+                raise ValueError(f"{name}={sizes!r}: needs a tuple of positive integers")
+            object.__setattr__(self, name, tuple(sizes))
+        door.choice("activation", self.activation, tuple(_ACTIVATIONS))
+        door.choice("torso", self.torso, ("mlp", "conv"))
+
+
+def _is_size(n: Any) -> bool:
+    return isinstance(n, int) and not isinstance(n, bool) and n > 0
 
 
 class Torso(nn.Module):

@@ -16,11 +16,11 @@ import numpy as np
 
 from fastrl import movies
 from fastrl.atomic import replacing
+from fastrl.door import integer, number
 from fastrl.episodes import Episode, Player
 from fastrl.evaluate import seed_of
 from fastrl.kernels import prng
 from fastrl.policy import Policy
-from fastrl.schedule import integer, number
 from fastrl.types import Array, PyTree, Renderable
 
 SUFFIXES = (".gif", ".mp4", ".html")
@@ -61,6 +61,11 @@ def render(
     Raises ValueError for bad arguments or an environment that does not draw itself, OSError if
     the file cannot be written, RuntimeError for an MP4 if the program ffmpeg is missing or fails.
     """
+    if not isinstance(policy, Policy):
+        raise TypeError(
+            f"policy is a {type(policy).__name__}: pass fastrl.load(run_dir), or "
+            "fastrl.Policy(algorithm, state)"
+        )
     path = Path(path)
     seed = seed_of(seed)
     _check(path, policy.env, fps, episodes=episodes, max_steps=max_steps, max_frames=max_frames,

@@ -1,13 +1,15 @@
 """`run`: a whole training, wholly on the device."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from fastrl.hparams import as_arrays
+from fastrl import door
+from fastrl.hparams import as_arrays, conform
 from fastrl.kernels import prng
 from fastrl.metrics import Metrics
 from fastrl.types import Algorithm, Key
@@ -18,8 +20,8 @@ def num_iterations(algorithm: Algorithm, steps: float) -> int:
 
     Raises ValueError unless `steps` is at least 1.
     """
-    if not steps >= 1 or steps == math.inf:
-        raise ValueError(f"steps={steps!r}: needs a number of environment steps of at least 1")
+    door.algorithm(algorithm)
+    steps = door.number("steps", steps, 1)
     return math.ceil(steps / algorithm.steps_per_iteration)
 
 
@@ -42,10 +44,29 @@ def run(algorithm: Algorithm, steps: float) -> Callable[[Key, Any, Any], tuple[A
     iterations = num_iterations(algorithm, steps)
 
     def training(key: Key, hparams: Any, task: Any) -> tuple[Any, Metrics]:
-        hparams, task = as_arrays(hparams), as_arrays(task)
-        state = algorithm.init(prng.engine_key(key), hparams, task)
-        return jax.lax.scan(
-            lambda state, _: algorithm.step(state, hparams, task), state, None, iterations
-        )
+        hparams = conform(hparams, algorithm.default_hparams)
+        algorithm.check(hparams)
+        task = as_arrays(task, "task")
+        key = prng.engine_key(key)
+        with _explaining(algorithm, task):
+            state = algorithm.init(key, hparams, task)
+            return jax.lax.scan(
+                lambda state, _: algorithm.step(state, hparams, task), state, None, iterations
+            )
 
     return training
+
+
+@contextlib.contextmanager
+def _explaining(algorithm: Algorithm, task: Any) -> Iterator[None]:
+    """An error about a task that is no params of the environment says so."""
+    try:
+        yield
+    except (AttributeError, TypeError) as error:
+        own = () if algorithm.env is None else algorithm.env.default_params()
+        if isinstance(task, type(own)):
+            raise
+        raise TypeError(
+            f"task is a {type(task).__name__}: {type(algorithm.env).__name__} needs params like "
+            f"env.default_params(), a {type(own).__module__}.{type(own).__name__} ({error})"
+        ) from error

@@ -2,9 +2,8 @@
 
 import dataclasses
 import math
-import numbers
-from typing import Any
 
+from fastrl.door import number
 from fastrl.run import num_iterations
 from fastrl.types import Algorithm
 
@@ -74,20 +73,3 @@ def schedule(
         evaluate,
         every("checkpoint_every", checkpoint_every, 10),
     )
-
-
-def number(name: str, value: Any, least: float) -> float:
-    """`value`, a finite real number of at least `least`. Raises ValueError, naming it."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not least <= float(value) < math.inf:
-        raise ValueError(f"{name}={value!r}: needs a number of at least {least}")
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
-
-
-def integer(name: str, value: Any, least: int, most: float = math.inf) -> int:
-    """`value`, an integer of at least `least`. Raises ValueError, naming it."""
-    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_integer or not least <= int(value) <= most:
-        limit = f" and at most {most:,}" if most < math.inf else ""
-        raise ValueError(f"{name}={value!r}: needs an integer of at least {least}{limit}")
-    return int(value)

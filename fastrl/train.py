@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fastrl import chunks, config, provenance, retention, run_folder, schedule, sharding
+from fastrl import chunks, config, door, provenance, retention, run_folder, sharding
 from fastrl import inputs as train_inputs
 from fastrl import metrics as fm
 from fastrl.chunks import Report
@@ -81,7 +81,8 @@ def train(
     parameter is not finite, `RunFolderError` if the folder can't be used or written to,
     `CheckpointError` and `MismatchError` if what it holds can't be restored.
     """
-    devices = schedule.integer("devices", devices, 1)
+    door.algorithm(algorithm)
+    devices = door.integer("devices", devices, 1)
     options = Options(steps, seed, log_every, eval_every, checkpoint_every, eval_episodes, keep)
     folder = None if run_dir is None else run_folder.at(run_dir)
     with contextlib.ExitStack() as stack:

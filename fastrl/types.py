@@ -137,6 +137,10 @@ def _everything(state: Any) -> Any:
     return state
 
 
+def _anything(hparams: Any) -> None:
+    """No check at all."""
+
+
 class Algorithm(NamedTuple, Generic[HParamsT]):
     """Whatever learns. All functions are pure; `hparams` and `task` hold traced numbers.
 
@@ -155,5 +159,6 @@ class Algorithm(NamedTuple, Generic[HParamsT]):
     # (state, observation [..., *]) -> [...]: what the critic expects; None for learners without
     value: Callable[[Any, Observation], Array] | None = None
     parameters: Callable[[Any], PyTree] = _everything  # state -> what is learned
+    check: Callable[[HParamsT], None] = _anything  # raises ValueError for hparams out of range
     initial_carry: Callable[[tuple[int, ...]], Any] = lambda batch_shape: ()
     recipe: Recipe | None = None

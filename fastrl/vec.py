@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fastrl import door
 from fastrl import metrics as fm
 from fastrl.metrics import Metrics
 from fastrl.sharding import shard_envs
@@ -37,7 +38,7 @@ class VecEnv(NamedTuple):
 
     def init(self, key: Key, params: Any) -> VecState:
         """`num_envs` fresh episodes. Consumes `key`."""
-        n = self.num_envs
+        n = door.integer("num_envs", self.num_envs, 1)
         memory_key, draw_key = jax.random.split(key)
         memory = self.reset.init(memory_key, params, n)
         first = self.reset.draw(draw_key, memory, params, jnp.ones(n, bool))

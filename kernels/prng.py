@@ -97,7 +97,12 @@ def implementation() -> str:
 
 
 def key(seed: int) -> Key:
-    """The engine's key for `seed`: the same as `engine_key(jax.random.key(seed))`."""
+    """The engine's key for `seed`: the same as `engine_key(jax.random.key(seed))`.
+
+    Raises ValueError unless `seed` is an integer of 0 to 2**32 - 1, or an array of integers.
+    """
+    if not hasattr(seed, "dtype") and (type(seed) is not int or not 0 <= seed < 2**32):
+        raise ValueError(f"seed={seed!r}: needs an integer of 0 to 2**32 - 1")
     return engine_key(jax.random.key(seed, impl="threefry2x32"))
 
 

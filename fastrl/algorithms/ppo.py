@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import distributions, normalize, objectives, optim, returns
+from fastrl import distributions, door, normalize, objectives, optim, returns
 from fastrl import metrics as fm
 from fastrl import reset as resets
 from fastrl.kernels.permutation import permutation
@@ -58,9 +58,10 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r}: needs an integer of at least 1")
+            door.integer(name, getattr(self, name), 1)
+        for field in dataclasses.fields(self):
+            if isinstance(field.default, bool):
+                door.flag(field.name, getattr(self, field.name))
         if self.num_envs * self.num_steps % self.num_minibatches:
             raise ValueError(
                 f"num_envs*num_steps={self.num_envs * self.num_steps} is not divisible by "
@@ -94,6 +95,15 @@ class HParams(NamedTuple):
     objective: Any = ()  # parameters of a learned objective
 
 
+_POSITIVE = door.Range(0.0, open=True)
+RANGES = {
+    "learning_rate": door.Range(0.0), "final_learning_rate": door.Range(0.0),
+    "gamma": door.Range(0.0, 1.0), "gae_lambda": door.Range(0.0, 1.0),
+    "clip": _POSITIVE, "value_clip": _POSITIVE, "max_grad_norm": _POSITIVE,
+    "anneal_steps": _POSITIVE,
+}  # fmt: skip
+
+
 class State(NamedTuple):
     """All there is to go on with."""
 
@@ -121,7 +131,6 @@ class Sample(NamedTuple):
     target: Any = ()
 
 
-@functools.lru_cache(maxsize=256)
 def make(
     env: Env,
     config: Config = Config(),
@@ -132,12 +141,21 @@ def make(
     """PPO on `env`. The same arguments give the same Algorithm, so nothing compiles twice.
 
     `reset` says where episodes start: by default `fastrl.reset.default(env)`.
-    Raises ValueError for what does not fit, before anything is compiled.
+    Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
+    door.environment(env)
+    door.record("config", config, Config)
+    door.function("objective", objective, "fastrl.objectives.clip")
+    reset = reset or resets.default(env)
+    door.function("reset", reset, "fastrl.reset.pool")
+    return _make(env, config, objective, reset)
+
+
+@functools.lru_cache(maxsize=256)
+def _make(env: Env, config: Config, objective: Objective, reset: ResetFactory) -> Algorithm:
     task = env.default_params()
     action_space = env.action_space(task)
     network = actor_critic(env.observation_space(task), action_space, config.network)
-    reset = reset or resets.default(env)
     vec_env = VecEnv(env, config.num_envs, reset(env))
     batch_size = config.num_envs * config.num_steps
     iterate = functools.partial(_iterate, config, network, objective, vec_env, action_space)
@@ -168,6 +186,7 @@ def make(
     return Algorithm(
         init, iterate, act, batch_size, HParams(), env, value,
         parameters=lambda state: state.params,
+        check=functools.partial(door.ranges, allowed=RANGES),
         recipe=Recipe("ppo", env, config, reset, objective),
     )  # fmt: skip
 
