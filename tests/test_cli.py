@@ -1,6 +1,8 @@
 """The command line: verbs, precedence of flags, one line and an exit code for every mistake."""
 
+import csv
 import json
+import math
 import os
 import re
 import signal
@@ -8,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,6 +126,12 @@ WRONG = {
     "plot nope": ["nope"],
     "plot RUN --out x.bmp": ["x.bmp", ".png"],
     "plot RUN --metric los": ["los", "'loss'"],
+    "sweep tiny --seeds 0": ["--seeds 0"],
+    "sweep tiny --hparams.gamma 0.9,x": ["--hparams.gamma", "'x'"],
+    "sweep tiny --hparams.gama 0.9,1": ["--hparams.gama", "--hparams.gamma"],
+    "sweep tiny --hparams.gamma 0.9,0.90": ["hparams.gamma=0.9", "twice"],
+    "sweep tiny --config.num-envs 8,0": ["num_envs=0"],
+    "sweep tiny --params.gravty 1,2": ["gravty", "'params.gravity'"],
     "list envz": ["envz", "'envs'"],
     "list --import nope": ["nope"],
     "check-env": ["module:Class"],
@@ -206,7 +215,7 @@ def test_train_evaluate_render_plot_resume(trained: Path, capsys, monkeypatch) -
     assert Path("runs/CartPole-v1-ppo-0-2").is_dir(), "a second run gets a folder of its own"
 
 
-def rows(run: Path) -> list[dict[str, float]]:
+def rows(run: Path) -> list[dict[str, Any]]:
     """The log of a run, without what the clock says."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     timed = ("seconds", "steps_per_second", "time")
@@ -228,6 +237,36 @@ def test_devices_give_the_same_numbers(trained: Path, monkeypatch) -> None:
     assert main(["train", "tiny.toml", "--quiet", "--devices", "2", "--name", "two"]) == 0
     for a, b in zip(rows(trained), rows(trained.parent / "two"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_sweep(trained: Path, monkeypatch, capsys) -> None:
+    """Every setting and seed is trained as `train` would; tables and curves hold them all."""
+    monkeypatch.chdir(trained.parents[1])
+    argv = ["sweep", "tiny.toml", "--seeds", "2", "--episodes", "100", "--name", "swept"]
+    varied = ["--hparams.learning-rate=1e-3,1e30", "--config.hidden-sizes", "[8],[4,4]"]
+    assert main([*argv, *varied, "--params.max-steps", "500,20"]) == 0
+    said = capsys.readouterr()
+    assert "8 settings x 2 seeds = 16 trainings" in said.err
+    assert "programs to compile: 2" in said.err
+    assert "2 of 2 diverged" in said.out
+    swept = Path("runs/swept")
+    table = list(csv.DictReader((swept / "results.csv").read_text().splitlines()))
+    assert len(table) == 16
+    assert [row["config.hidden_sizes"] for row in table[::4]] == ["[8]", "[4,4]", "[8]", "[4,4]"]
+    assert (swept / "learning_curves.png").is_file()
+    for row in table:
+        diverged = row["hparams.learning_rate"] == "1e30"
+        limit = float(row["params.max_steps"])
+        assert math.isnan(float(row["evaluation_return"])) == diverged
+        assert diverged or 1 <= float(row["evaluation_return"]) <= limit
+    setting = tomllib.loads((swept / "settings" / "0" / "config.toml").read_text())
+    assert setting["hparams"]["learning_rate"] == 1e-3
+    last = rows(swept / "settings" / "0")[-1]
+    assert last["loss"][0] == pytest.approx(rows(trained)[-1]["loss"], rel=1e-4)
+    assert main(["evaluate", str(trained), "--checkpoint", "last", "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)["mean_return"]
+    assert float(table[0]["evaluation_return"]) == pytest.approx(alone, rel=0.01)
 
 
 MODULE = """

@@ -59,6 +59,14 @@ def parse(
 
 def field_docs(cls: type) -> dict[str, str]:
     """What the comment behind each field of a class says; empty where there is no source."""
+    docs: dict[str, str] = {}
+    for ancestor in reversed(cls.__mro__):
+        if ancestor.__module__ != "builtins":
+            docs |= _own_docs(ancestor)
+    return docs
+
+
+def _own_docs(cls: type) -> dict[str, str]:
     try:
         source = textwrap.dedent(inspect.getsource(cls))
     except (OSError, TypeError):

@@ -122,10 +122,17 @@ def report(built: Any, state: Any, folder: Path) -> None:
         result = evaluate(built.algorithm, state, params=built.task, episodes=EVALUATION_EPISODES)
         print(f"evaluation  {result}")
     print(f"run folder  {folder}")
-    from fastrl.plot import plot_run
-
-    picture = plot_run(folder, folder / "pictures" / "learning_curve.png")
-    print(f"picture     {picture}")
+    print(f"picture     {picture([folder], folder / 'pictures' / 'learning_curve.png')}")
     print(f"go on with  fastrl evaluate {folder}")
     print(f"            fastrl render {folder}")
     print(f"            fastrl resume {folder} --steps N")
+
+
+def picture(runs: Sequence[Path], path: Path, metric: str | None = None) -> str:
+    """Draws the learning curves of `runs` to `path`; the path, or why there is no picture."""
+    from fastrl.plot import plot_run
+
+    try:
+        return str(plot_run(runs, path, metric=metric))
+    except ValueError as error:  # no episode has ended yet
+        return f"none ({error})"
