@@ -247,10 +247,12 @@ def test_checker_finds_no_fault() -> None:
 
 @pytest.mark.slow
 def test_sharded_rollouts_are_the_same() -> None:
-    """Fails if sharding the environments over devices changes what happens, or cannot compile."""
-    alone = play()(prng.key(0), params(), 0.0, 1.0)
+    """Fails if several devices change what happens, or a mesh in force spoils what is kept."""
+    twin = Brax("inverted_pendulum", options={"n_frames": 4})  # equal physics, built in the mesh
     with jax.set_mesh(sharding.mesh(4)):
-        shared = play()(prng.key(0), params(), 0.0, 1.0)
+        shared = play(twin)(prng.key(0), params(), 0.0, 1.0)
     assert len(shared[1].env.physics.sharding.device_set) == 4
-    for a, b in zip(jax.tree.leaves(alone[2]), jax.tree.leaves(shared[2]), strict=True):
+    alone, again = (play(e)(prng.key(0), params(), 0.0, 1.0) for e in (PENDULUM, twin))
+    for a, b, c in zip(*map(jax.tree.leaves, (alone[2], shared[2], again[2])), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
+        np.testing.assert_array_equal(a, c)

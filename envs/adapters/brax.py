@@ -15,7 +15,8 @@ import inspect
 import io
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,8 @@ NAMES = (
     "walker2d",
 )
 BACKENDS = ("spring", "positional", "generalized", "mjx")
+
+T = TypeVar("T")
 
 # A position, velocity, observation or reward beyond this comes from physics that blew up, even
 # while it is finite; what the tasks really produce stays below 1e3.
@@ -179,18 +182,35 @@ def _with_physics(engine: Any, params: Params) -> Any:
 def _build(env: Brax) -> Any:
     """Brax's environment object, one per value of `env`."""
     make = _brax_class(env.name)
-    with _foreign_code(), _mujoco_notices_dropped(), jax.ensure_compile_time_eval():
-        return make(backend=env.backend, **dict(env.options))
+
+    def build() -> Any:
+        with _foreign_code(), _mujoco_notices_dropped():
+            return make(backend=env.backend, **dict(env.options))
+
+    return _apart(build)
 
 
 @functools.lru_cache(maxsize=64)
 def _layout(env: Brax) -> tuple[Callable[[Array], Any], tuple[int, ...]]:
     """How to undo `_pack` for `env`, and the shape of its observations."""
-    with _foreign_code():
-        start = jax.eval_shape(_build(env).reset, jax.random.key(0))
-    with jax.ensure_compile_time_eval():
+    engine = _build(env)
+
+    def lay_out() -> tuple[Callable[[Array], Any], tuple[int, ...]]:
+        with _foreign_code():
+            start = jax.eval_shape(engine.reset, jax.random.key(0))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), start.pipeline_state)
         return ravel_pytree(zeros)[1], start.obs.shape
+
+    return _apart(lay_out)
+
+
+def _apart(f: Callable[[], T]) -> T:
+    """`f()` in a thread of its own, where no trace and no mesh of the caller is in force.
+
+    What is kept must be made of plain arrays, also if it is made in the middle of a `jax.jit`.
+    """
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(f).result()
 
 
 def _pack(pipeline_state: Any) -> Array:
