@@ -210,7 +210,7 @@ def test_train_evaluate_render_plot_resume(trained: Path, capsys, monkeypatch) -
     assert (again / "pictures" / "learning_curve.png").is_file()
     assert rows(again) == rows(trained)
     assert main(["resume", str(again), "--steps", "192", "--quiet"]) == 0
-    assert rows(again)[-1]["steps"] == 192
+    assert rows(again)[-1]["steps"] == config.load(again / "config.toml").steps == 192
     assert main(["train", "tiny.toml", "--quiet"]) == 0
     assert Path("runs/CartPole-v1-ppo-0-2").is_dir(), "a second run gets a folder of its own"
 

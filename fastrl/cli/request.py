@@ -12,7 +12,6 @@ from fastrl.config import RunConfig, files, values
 from fastrl.config.read import from_tables, merge
 from fastrl.config.read import parse as parse_toml
 
-_SECTIONS = ("hparams", "config", "train")
 _OPEN_SECTIONS = ("params", "env_options")  # whose names depend on the environment
 
 
@@ -36,10 +35,16 @@ class RunFlags:
     quiet: Annotated[bool, Switch] = False  # no progress on the terminal
 
 
-def read_request(argv: Sequence[str], prog: str, flags: Any = RunFlags()) -> tuple[RunConfig, Any]:
+def read_request(
+    argv: Sequence[str],
+    prog: str,
+    flags: Any = RunFlags(),
+    sections: Sequence[str] = ("hparams", "config", "train"),
+) -> tuple[RunConfig, Any]:
     """The config that `argv` names, changed by its flags, and a record like `flags` with them.
 
-    `flags` has the fields of `RunFlags`.  Raises UsageError.
+    `flags` has the fields of `RunFlags`; `sections` are the config's tables with flags of their
+    own.  Raises UsageError.
     """
     argv, opened = _take_open_sections(argv)
     file = _first_positional(argv)
@@ -51,8 +56,8 @@ def read_request(argv: Sequence[str], prog: str, flags: Any = RunFlags()) -> tup
         base = from_tables({"env": "", **tables}, source)
         names = [f.name for f in dataclasses.fields(flags) if hasattr(base, f.name)]
         flags = dataclasses.replace(flags, **{name: getattr(base, name) for name in names})
-        sections = {name: getattr(base, name) for name in _SECTIONS}
-        given, changes = parse(flags, argv, prog, sections)
+        records = {name: getattr(base, name) for name in sections}
+        given, changes = parse(flags, argv, prog, records)
         changes |= {name: getattr(given, name) for name in names} | opened
         run_config = from_tables(merge(tables, changes))
     if not run_config.env:

@@ -64,6 +64,9 @@ def resume(argv: Sequence[str]) -> int:
     import_module(flags.import_)
     with usage_errors():
         built = config.build(run_config)
+    longer = None  # the config is to say what the folder holds
+    if flags.steps is not None:
+        longer = config.dumps(dataclasses.replace(run_config, steps=flags.steps), full=True)
     state = run_training(
         built.algorithm,
         steps=flags.steps,
@@ -71,6 +74,7 @@ def resume(argv: Sequence[str]) -> int:
         run_dir=flags.run,
         resume=True,
         progress=not flags.quiet,
+        config_text=longer,
     )
     report(built, state, Path(flags.run))
     return 0

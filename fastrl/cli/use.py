@@ -10,6 +10,7 @@ from fastrl.cli.errors import UsageError
 from fastrl.cli.flags import Argument, Switch, parse
 from fastrl.cli.request import import_module
 from fastrl.cli.train import config_of
+from fastrl.tracking import plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,9 @@ class EvaluateFlags:
     episodes: int = 100  # exactly so many, each from start to end
     sampled: Annotated[bool, Switch] = False  # sample the actions; else the most likely ones
     seed: int = 0  # of the episodes
-    checkpoint: Literal["best", "last"] | int = "best"  # or that after so many iterations
+    checkpoint: Literal["best", "last"] | int = (
+        "best"  # best, last, or that after so many iterations
+    )
     json: Annotated[bool, Switch] = False  # print one JSON object
     import_: str = ""  # a module of yours that registers environments, imported first
 
@@ -44,11 +47,11 @@ def evaluate(argv: Sequence[str]) -> int:
         "half_width_95": result.half_width,
         "mean_length": result.mean_length,
         "terminated_share": result.terminated_share,
-        "metrics": result.metrics,
-        "returns": result.returns.tolist(),
-        "lengths": result.lengths.tolist(),
+        "returns": result.returns,
+        "lengths": result.lengths,
     }
-    print(json.dumps({k: None if v != v else v for k, v in told.items()}))  # JSON has no NaN
+    metrics = {name: plain(value) for name, value in result.metrics.items()}
+    print(json.dumps({k: plain(v) for k, v in told.items()} | {"metrics": metrics}))
     return 0
 
 
@@ -64,7 +67,9 @@ class RenderFlags:
     fps: float = 30.0  # environment steps in a second of the film
     max_frames: int = 300  # pictures in the file: of more steps, every second, third ...
     max_size: int = 480  # of a picture, in pixels
-    checkpoint: Literal["best", "last"] | int = "best"  # or that after so many iterations
+    checkpoint: Literal["best", "last"] | int = (
+        "best"  # best, last, or that after so many iterations
+    )
     import_: str = ""  # a module of yours that registers environments, imported first
 
 

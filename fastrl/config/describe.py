@@ -68,7 +68,7 @@ def describe(
         "steps": int(steps), "seed": seed, "devices": devices, "train": TrainOptions(**train),
     }  # fmt: skip
     recipe = algorithm.recipe
-    if recipe is None:
+    if recipe is None or recipe.algorithm not in algorithms.names():
         return dumps(RunConfig(_qualified(algorithm.env), algorithm=CUSTOM, **common))
     changes = _env_tables(recipe.env) | _task_tables(recipe.env, task)
     return dumps(
