@@ -112,7 +112,7 @@ def select_envs(where: Array, on_true: VecState, on_false: VecState) -> VecState
     return jax.tree.map(pick, *nothing)
 
 
-Policy = Callable[[PyTree, Key, Observation], tuple[Action, PyTree]]
+BatchPolicy = Callable[[Key, Observation], tuple[Action, PyTree]]
 Keep = Callable[[Transition, PyTree], PyTree]
 
 
@@ -122,7 +122,7 @@ def _both(transition: Transition, extras: PyTree) -> PyTree:
 
 def rollout(
     vec_env: VecEnv,
-    policy: Callable[[Key, Observation], tuple[Action, PyTree]],
+    policy: BatchPolicy,
     key: Key,
     state: VecState,
     params: Any,
