@@ -26,6 +26,7 @@ from fastrl.files import (
     UNFINISHED,
     RunFolderError,
     discard,
+    known,
     reason,
     sync,
     sync_tree,
@@ -75,7 +76,8 @@ def save(path: Path, tree: PyTree, facts: dict[str, Any]) -> None:
         sync(path.parent)
     except Exception as error:  # orbax and tensorstore have errors of many kinds
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise RunFolderError(f"can't write the checkpoint {path}: {reason(error)}") from error
+        cause = None if known(error) else error  # their tracebacks are long and say no more
+        raise RunFolderError(f"can't write the checkpoint {path}: {reason(error)}") from cause
 
 
 def restore(path: Path, target: PyTree) -> Restored:

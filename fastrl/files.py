@@ -41,14 +41,16 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Why writing failed, in words; also of libraries' errors that only quote the system's."""
+    """Why reading or writing failed, in words."""
+    return known(error) or str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def known(error: BaseException) -> str | None:
+    """The same for what systems commonly report, also if a library's error only quotes it."""
     number = getattr(error, "errno", None)
     if number is None:
-        text = str(error)
-        number = next((n for n in _REASONS if os.strerror(n) in text), None)
-    if number in _REASONS:
-        return _REASONS[number]
-    return str(error).strip().split("\n")[0] or type(error).__name__
+        number = next((n for n in _REASONS if os.strerror(n) in str(error)), None)
+    return None if number is None else _REASONS.get(number)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -85,7 +85,7 @@ class Loop:
                 raise self._interrupted()
         except RunFolderError as error:
             way_out = self.keeper.way_out() if self.keeper else ""
-            raise RunFolderError(f"{error}. {way_out}") from error
+            raise RunFolderError(f"{error}. {way_out}") from error.__cause__
         return self.position.state
 
     def _run(self) -> None:

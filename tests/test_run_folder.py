@@ -126,6 +126,7 @@ def test_file_size_limit(tmp_path):
     assert int(state.iteration) == 20
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's threads
 def test_small_disk(tmp_path):
     """The real thing on a file system of 300 kB, where the process may mount one."""
     disk = tmp_path / "disk"
