@@ -87,7 +87,8 @@ def normalize(statistics: RunningStatistics, x: PyTree, clip: float | Array = 10
     def one(x: Array, mean: Array, variance: Array) -> Array:
         if not _is_float(x):
             return x
-        scaled = (x - mean) * jax.lax.rsqrt(variance + EPSILON)
+        mean, scale = _to_shape(x.shape, mean, jax.lax.rsqrt(variance + EPSILON))
+        scaled = (x - mean) * scale
         return jnp.clip(scaled, -clip, clip).astype(x.dtype)
 
     return jax.tree.map(one, x, statistics.mean, statistics.variance)
@@ -99,7 +100,8 @@ def denormalize(statistics: RunningStatistics, x: PyTree) -> PyTree:
     def one(x: Array, mean: Array, variance: Array) -> Array:
         if not _is_float(x):
             return x
-        return (x * jnp.sqrt(variance + EPSILON) + mean).astype(x.dtype)
+        mean, scale = _to_shape(x.shape, mean, jnp.sqrt(variance + EPSILON))
+        return (x * scale + mean).astype(x.dtype)
 
     return jax.tree.map(one, x, statistics.mean, statistics.variance)
 
@@ -155,6 +157,11 @@ def _moments(batch: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
     """Mean and biased variance over `axes`, each corrected by the error of a first mean."""
     batch = batch.astype(jnp.float32)
     first = batch.mean(axes)
-    deviation = batch - first
+    deviation = batch - jnp.broadcast_to(first, batch.shape)  # `axes` lead
     error = deviation.mean(axes)
     return first + error, jnp.square(deviation).mean(axes) - jnp.square(error)
+
+
+def _to_shape(shape: tuple[int, ...], *arrays: Array) -> list[Array]:
+    """Broadcast in so many words: strict sessions forbid it to happen by itself."""
+    return [jnp.broadcast_to(x, shape) for x in arrays]
