@@ -67,9 +67,17 @@ def resume(argv: Sequence[str]) -> int:
     longer = None  # the config is to say what the folder holds
     if flags.steps is not None:
         longer = config.dumps(dataclasses.replace(run_config, steps=flags.steps), full=True)
+    given: dict[str, Any] = {"steps": flags.steps}
+    if not (Path(flags.run) / "inputs").exists():  # killed before it began: all is in the config
+        given = dataclasses.asdict(run_config.train) | {
+            "hparams": built.hparams,
+            "task": built.task,
+            "seed": run_config.seed,
+            "steps": flags.steps or run_config.steps,
+        }
     state = run_training(
         built.algorithm,
-        steps=flags.steps,
+        **given,
         devices=devices,
         run_dir=flags.run,
         resume=True,
