@@ -10,11 +10,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was ended by a signal, after saving what there was to save."""
+    """The run was ended by a signal, after saving what there was to save.
 
-    def __init__(self, message: str, signum: int) -> None:
+    `state` is where it stood; None if it was ended at once.
+    """
+
+    def __init__(self, message: str, signum: int, state: Any = None) -> None:
         super().__init__(message)
         self.signum = signum
+        self.state = state
 
     @property
     def exit_code(self) -> int:
@@ -47,6 +51,8 @@ class Interrupts:
         at: TracebackType | None,
     ) -> None:
         self._restore()
+        if self.signum is not None and kind is None:
+            signal.raise_signal(self.signum)  # it came too late for the body to see it
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None:

@@ -81,7 +81,7 @@ class Loop:
         self._size, self._durations = 1, deque[float](maxlen=50)
         try:
             self._run()
-            if self._stops() and self.position.iteration < self.schedule.iterations:
+            if self._stops():
                 raise self._interrupted()
         except RunFolderError as error:
             way_out = self.keeper.way_out() if self.keeper else ""
@@ -197,8 +197,7 @@ class Loop:
         else:
             self.keeper.save(self.position)
             message += f". {self.keeper.way_out()}"
-        self.reporter.warn(message)
-        return Interrupted(message, self.interrupts.signum or 0)
+        return Interrupted(message, self.interrupts.signum or 0, self.position.state)
 
 
 def _wait(array: Any) -> None:

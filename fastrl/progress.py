@@ -124,15 +124,19 @@ class Table:
             | {name: name for name in losses}
             | {"steps/s": "steps_per_second"}
         )
-        self._shown: int | None = None  # the steps of the last row that was
+        self._shown: tuple[int, float] | None = None  # steps and seconds of the last one shown
 
     def lines(self, row: Row) -> list[str]:
         """The lines that `row` adds: none if it comes too soon, a header before the first."""
         steps, first = row["steps"], self._shown is None
-        too_soon = not first and steps - (self._shown or 0) < self._total / MAX_ROWS
+        before, then = self._shown or (0, 0.0)
+        too_soon = not first and steps - before < self._total / MAX_ROWS
         if too_soon and "evaluation_return" not in row and steps < self._total:
             return []
-        self._shown = steps
+        if not first:  # over all rows since the last one shown: a single one's speed is noise
+            speed = (steps - before) / max(row["seconds"] - then, 1e-9)
+            row = row | {"steps_per_second": speed}
+        self._shown = steps, row["seconds"]
         head = "  ".join(f"{name:>{_width(name)}}" for name in self._columns)
         line = "  ".join(
             f"{_short(row.get(field)):>{_width(name)}}" for name, field in self._columns.items()

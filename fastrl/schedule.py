@@ -52,24 +52,22 @@ def schedule(
 ) -> Schedule:
     """A run of `steps` environment steps, its intervals in environment steps, all rounded up.
 
-    By default 100 rows, 10 evaluations (none without an environment) and 10 checkpoints.
-    Raises ValueError for what is no number of steps.
+    By default 100 rows, 10 evaluations (none without an environment) and 10 checkpoints, which
+    then fall on rows.  Raises ValueError for what is no number of steps.
     """
     total = num_iterations(algorithm, number("steps", steps, least=1))
 
-    def every(name: str, value: float | None, parts: int) -> int:
+    def every(name: str, value: float | None, default: int) -> int:
         if value is None:
-            return math.ceil(total / parts)
+            return default
         return math.ceil(number(name, value, least=0) / algorithm.steps_per_iteration)
 
-    evaluate = every("eval_every", eval_every, 10)
+    log = every("log_every", log_every, math.ceil(total / 100))
+    tenth = math.ceil(total / 10)
+    tenth = math.ceil(tenth / log) * log if log else tenth
+    evaluate = every("eval_every", eval_every, tenth)
     if algorithm.env is None:
         if eval_every:
             raise ValueError(f"eval_every={eval_every!r}: the algorithm has no environment")
         evaluate = 0
-    return Schedule(
-        total,
-        every("log_every", log_every, 100),
-        evaluate,
-        every("checkpoint_every", checkpoint_every, 10),
-    )
+    return Schedule(total, log, evaluate, every("checkpoint_every", checkpoint_every, tenth))
