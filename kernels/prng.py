@@ -15,7 +15,7 @@ splits forgets nothing, and for a given parent no two children are equal.
 
 All is addressed by counter: `split(key, n)[i]` does not depend on `n`, nor anything on how
 arrays are batched or sharded.  A key gives 2**32 words before they repeat.  Not for
-cryptography.  Statistical tests are in `tests/test_prng.py`; PractRand 0.95 finds nothing in
+cryptography.  Statistical tests are in `tests/test_prng.py`; PractRand (pre-0.95) finds nothing in
 1 GiB each of draws of one key, of successive seeds, of children, and of chains of splits.
 """
 
