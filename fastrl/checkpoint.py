@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fastrl.files import (
@@ -32,6 +31,7 @@ from fastrl.files import (
     sync_tree,
     write_atomically,
 )
+from fastrl.leaves import described, differences, named, with_keys, without_keys
 from fastrl.types import PyTree
 
 FORMAT = 1
@@ -59,16 +59,15 @@ def save(path: Path, tree: PyTree, facts: dict[str, Any]) -> None:
 
     A checkpoint that stands there is replaced.  Raises `RunFolderError` if it can't be written.
     """
-    arrays = {name: np.asarray(x) for name, x in _flatten(jax.device_get(_unwrap(tree))).items()}
-    leaves = {name: _describe(a) for name, a in arrays.items()}
+    arrays = named(jax.tree.map(np.asarray, jax.device_get(without_keys(tree))))
     unfinished = path.with_name(UNFINISHED + path.name)
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         # Orbax refuses arrays without entries: their shape says it all.
         _orbax().save(unfinished.absolute() / _ARRAYS, {k: a for k, a in arrays.items() if a.size})
-        meta = {"facts": facts, "leaves": leaves, "files": _checksums(unfinished)}
-        (unfinished / _META).write_text(_sealed(meta))
+        meta = {"facts": facts, "leaves": described(arrays), "files": _checksums(unfinished)}
+        (unfinished / _META).write_text(_sealed(meta), encoding="utf-8")
         sync_tree(unfinished)
         if path.exists():
             discard(path)
@@ -87,14 +86,20 @@ def restore(path: Path, target: PyTree) -> Restored:
     both shapes, if it is sound but of another structure.
     """
     meta = read_meta(path)
-    raw = jax.eval_shape(_unwrap, target)
-    wanted = _flatten(raw)
-    _compare(path, wanted, meta["leaves"])
-    _check_files(path, meta["files"])
+    raw = jax.eval_shape(without_keys, target)
+    for name, there, here in differences(meta["leaves"], described(raw)):
+        raise MismatchError(
+            f"checkpoint {path} is of something else: {name} is {there} in the checkpoint and "
+            f"{here} here. Build the algorithm as it was for that run"
+        )
+    for name, was, is_now in differences(meta["files"], _checksums(path)):
+        what = {was: "is missing", is_now: "is one too many"}.get("missing", "has changed")
+        raise CheckpointError(f"checkpoint {path} is damaged: {name} {what}")
+    wanted = named(raw)
     arrays = _read_arrays(path, {name: x for name, x in wanted.items() if x.size})
     leaves = [arrays.get(name, np.zeros(x.shape, x.dtype)) for name, x in wanted.items()]
     tree = jax.tree.unflatten(jax.tree.structure(raw), leaves)
-    return Restored(_rewrap(tree, target), meta["facts"], path)
+    return Restored(with_keys(tree, target), meta["facts"], path)
 
 
 def restore_first(paths: Iterable[Path], target: PyTree) -> Restored:
@@ -116,16 +121,12 @@ def restore_first(paths: Iterable[Path], target: PyTree) -> Restored:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """`facts` and `leaves` of the checkpoint at `path`. Raises `CheckpointError`."""
+    """`facts`, `leaves` and `files` of the checkpoint at `path`. Raises `CheckpointError`."""
     try:
-        meta = json.loads((path / _META).read_text())
+        meta = json.loads((path / _META).read_text(encoding="utf-8"))
         body = json.loads(meta["body"])
         sound = zlib.crc32(meta["body"].encode()) == meta["crc32"] and body["format"] == FORMAT
-        sound = (
-            sound
-            and isinstance(body["facts"], dict)
-            and all(map(_is_leaf, body["leaves"].values()))
-        )
+        sound = sound and all(isinstance(body[x], dict) for x in ("facts", "leaves", "files"))
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {path} is incomplete: it has no {_META}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -138,11 +139,6 @@ def read_meta(path: Path) -> dict[str, Any]:
 def rewrite_facts(path: Path, facts: dict[str, Any]) -> None:
     """Replaces the facts of the checkpoint at `path`; its arrays stay."""
     write_atomically(path / _META, _sealed(read_meta(path) | {"facts": facts}))
-
-
-def _is_leaf(leaf: Any) -> bool:
-    """Whether a description of an array is one."""
-    return isinstance(leaf["dtype"], str) and all(isinstance(n, int) for n in leaf["shape"])
 
 
 def _sealed(body: dict[str, Any]) -> str:
@@ -177,81 +173,18 @@ def _read_arrays(path: Path, like: dict[str, Any]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _compare(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> None:
-    for name in [*wanted, *(n for n in stored if n not in wanted)]:
-        here = _words(_describe(wanted[name])) if name in wanted else "missing"
-        there = _words(stored[name]) if name in stored else "missing"
-        if here != there:
-            raise MismatchError(
-                f"checkpoint {path} is of something else: {name} is {there} in the checkpoint "
-                f"and {here} here. Build the algorithm as it was for that run"
-            )
-
-
-def _describe(x: Any) -> dict[str, Any]:
-    return {"shape": list(x.shape), "dtype": np.dtype(x.dtype).name}
-
-
-def _words(leaf: dict[str, Any]) -> str:
-    return f"{leaf['dtype']}[{','.join(map(str, leaf['shape']))}]"
-
-
-def _checksums(folder: Path) -> dict[str, int]:
+def _checksums(folder: Path) -> dict[str, str]:
     """CRC-32 of every file in `folder` but `meta.json`, by relative path."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / _META)
-    return {p.relative_to(folder).as_posix(): _checksum(p) for p in files}
+    try:
+        files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / _META)
+        return {p.relative_to(folder).as_posix(): _checksum(p) for p in files}
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {folder} can't be read: {reason(error)}") from error
 
 
-def _checksum(file: Path) -> int:
+def _checksum(file: Path) -> str:
     value = 0
     with open(file, "rb") as stream:
         while block := stream.read(2**20):
             value = zlib.crc32(block, value)
-    return value
-
-
-def _check_files(path: Path, files: dict[str, Any]) -> None:
-    try:
-        present = _checksums(path)
-    except OSError as error:
-        raise CheckpointError(f"checkpoint {path} can't be read: {reason(error)}") from None
-    for name, checksum in files.items():
-        if present.get(name) != checksum:
-            what = "has changed" if name in present else "is missing"
-            raise CheckpointError(f"checkpoint {path} is damaged: {name} {what}")
-
-
-def _flatten(tree: PyTree) -> dict[str, Any]:
-    """The leaves by name, in order: `params.Dense_0.kernel`."""
-    named: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        name = jax.tree_util.keystr(path, simple=True, separator=".") or "value"
-        while name in named:  # a dict key with a dot in it
-            name += "'"
-        named[name] = leaf
-    return named
-
-
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _unwrap(tree: PyTree) -> PyTree:
-    """Typed keys as their uint32 data."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
-
-
-def _rewrap(tree: PyTree, target: PyTree) -> PyTree:
-    def wrap(x: Any, like: Any) -> Any:
-        if not _is_key(like):
-            return x
-        return jax.random.wrap_key_data(jnp.asarray(x), impl=_implementation(like))
-
-    return jax.tree.map(wrap, tree, target)
-
-
-def _implementation(key: Any) -> Any:
-    """The PRNG implementation of a typed key, of which only the shape may be known."""
-    found: list[Any] = []
-    jax.eval_shape(lambda k: found.append(jax.random.key_impl(k)), key)
-    return found[0]
+    return f"{value:08x}"

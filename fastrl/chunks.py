@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from fastrl import metrics as fm
+from fastrl.leaves import described, differences
 from fastrl.metrics import Metrics
 from fastrl.types import Algorithm, Array, Key, PyTree
 
@@ -72,33 +73,14 @@ def check(algorithm: Algorithm, key: Key, hparams: Any, task: Any) -> tuple[Any,
             f"{what} does not take this task (a {type(task).__name__}) and these hparams "
             f"(a {type(hparams).__name__}): {reason}"
         ) from error
-    for path, was, is_now in differences(state, following):
+    for name, was, is_now in differences(described(state), described(following)):
         raise ValueError(
-            f"the algorithm's step changes its state: state{path} was {was} and becomes {is_now}"
+            f"the algorithm's step changes its state: {name} was {was} and becomes {is_now}"
         )
     reserved = sorted(metrics.keys() & RESERVED)
     if reserved:
         raise ValueError(f"the algorithm's metric {reserved[0]!r} has a name that a log row needs")
     return state, metrics
-
-
-def differences(a: PyTree, b: PyTree) -> list[tuple[str, str, str]]:
-    """Where two pytrees of arrays differ in structure, shape or type: (path, in a, in b)."""
-    left, right = _described(a), _described(b)
-    paths = [*left, *(p for p in right if p not in left)]
-    return [
-        (p, left.get(p, "missing"), right.get(p, "missing"))
-        for p in paths
-        if left.get(p) != right.get(p)
-    ]
-
-
-def _described(tree: PyTree) -> dict[str, str]:
-    """Path -> type and shape of the leaves."""
-    return {
-        jax.tree_util.keystr(path): f"{x.dtype}[{','.join(map(str, x.shape))}]"
-        for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
 
 
 def not_finite(report: Report) -> list[str]:

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from fastrl.leaves import is_key
+
 # What a type is narrowed to; the others (uint8 pictures, bfloat16, bool ...) stay as they are.
 _NARROW = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}
 _SMALL = 4096  # entries of an array that are cheap to look at on the host
@@ -74,7 +76,7 @@ def _on_device(array: Any) -> jax.Array:
 def _like(field: str, leaf: Any, default: Any) -> jax.Array:
     """`leaf` as an array of the kind (float, integer, bool) and shape of `default`."""
     array = _array(field, leaf)
-    if default is None or _is_key(array):
+    if default is None or is_key(array):
         return _on_device(array)
     like = _array(field, default)
     if array.shape != like.shape:
@@ -99,7 +101,7 @@ def _array(field: str, leaf: Any) -> Any:
 
     Small ones are NumPy arrays: on those nothing compiles.
     """
-    if _is_key(leaf):
+    if is_key(leaf):
         return leaf
     if not isinstance(leaf, jax.Array) or (not isinstance(leaf, Tracer) and leaf.size <= _SMALL):
         leaf = _numpy(field, leaf)
@@ -147,10 +149,6 @@ def _integral(array: Any) -> bool:
     if isinstance(array, Tracer):
         return False
     return bool(((array == array.round()) & (abs(array) < 2.0**31)).all())
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(getattr(leaf, "dtype", np.dtype(bool)), jax.dtypes.prng_key)
 
 
 def _short(value: Any) -> str:

@@ -11,6 +11,7 @@ from fastrl import run_folder
 from fastrl.checkpoint import CheckpointError
 from fastrl.door import integer, number
 from fastrl.hparams import as_arrays, conform
+from fastrl.leaves import without_keys
 from fastrl.run_folder import RunFolder
 from fastrl.schedule import Schedule, schedule
 from fastrl.types import Algorithm, PyTree
@@ -119,10 +120,9 @@ def _saved_options(facts: dict[str, Any], folder: RunFolder) -> Options:
 
 
 def _agree(name: str, given: PyTree, saved: PyTree, folder: RunFolder) -> None:
+    given, saved = without_keys(given), without_keys(saved)
     leaves = jax.tree_util.tree_flatten_with_path(given)[0]
     for (path, here), there in zip(leaves, jax.tree.leaves(saved), strict=True):
-        if jnp.issubdtype(here.dtype, jax.dtypes.prng_key):
-            here, there = jax.random.key_data(here), jax.random.key_data(there)
         if not np.array_equal(here, there):
             raise _disagreement(name + jax.tree_util.keystr(path), here, there, folder)
 

@@ -8,29 +8,30 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fastrl import chunks, config, door, provenance, retention, run_folder, sharding
-from fastrl import inputs as train_inputs
+from fastrl import chunks, door, run_folder, sharding
 from fastrl import metrics as fm
+from fastrl import start as starting
 from fastrl.chunks import Report
 from fastrl.evaluate import evaluate
-from fastrl.files import write_atomically
 from fastrl.hparams import as_arrays
 from fastrl.inputs import Inputs, Options
 from fastrl.interrupts import Interrupts
-from fastrl.keeper import Keeper, Position, position_of
+from fastrl.keeper import Keeper, Position
 from fastrl.kernels import prng
+from fastrl.leaves import described, number_of_bytes
 from fastrl.loop import Loop, NonFiniteError
 from fastrl.metrics import Metrics
 from fastrl.progress import Quiet, reporter
 from fastrl.run_folder import RunFolder
+from fastrl.start import Start
 from fastrl.tracking import Tracker
-from fastrl.types import Algorithm, Key
+from fastrl.types import Algorithm
 from fastrl.watchdog import watching
 
 DONATE_BYTES = 256 * 2**20  # states beyond this are donated unless told otherwise
@@ -82,129 +83,63 @@ def train(
     `CheckpointError` and `MismatchError` if what it holds can't be restored.
     """
     door.algorithm(algorithm)
-    devices = door.integer("devices", devices, 1)
     options = Options(steps, seed, log_every, eval_every, checkpoint_every, eval_episodes, keep)
     folder = None if run_dir is None else run_folder.at(run_dir)
     with contextlib.ExitStack() as stack:
-        mesh = sharding.mesh(devices) if devices > 1 else None
-        if mesh is not None:
-            stack.enter_context(jax.set_mesh(mesh))
+        mesh = _mesh(stack, devices)
         say = reporter(progress)
         stack.callback(say.close)
         interrupts = stack.enter_context(Interrupts())
-        start = _start(stack, folder, algorithm, hparams, task, options, resume, say)
+        start = starting.start(stack, folder, algorithm, hparams, task, options, resume, say)
         if folder is not None:
-            _describe(folder, algorithm, start, devices, config_text, say)
-        done, plan = start.position, start.inputs.schedule
-        per_iteration, reached = algorithm.steps_per_iteration, done.iteration if done else 0
-        if done is not None and reached >= plan.iterations:
-            say.note(_finished(algorithm, done))
-            return jax.device_put(done.state)
-        donate = _bytes(start.state) > DONATE_BYTES if donate is None else bool(donate)
-        tracker = None
-        if folder is not None:
-            tracker = Tracker(folder.metrics, folder.events, reached)
-            stack.callback(tracker.close)
-        total = plan.iterations * per_iteration
-        say.start(reached * per_iteration, total, list(start.metrics))
-        advance, nothing, position = _compile(algorithm, start, mesh, donate, say)
-        watched = folder is not None or progress  # else nobody would see an evaluation
-        loop = Loop(
-            advance,
-            _evaluator(algorithm, start.inputs, say),
-            plan if watched else dataclasses.replace(plan, evaluate=0),
-            per_iteration,
-            nothing,
-            donate,
-            None if folder is None else Keeper(folder, start.inputs.options.keep or 1),
-            tracker,
-            say,
-            interrupts,
-            position,
-        )
-        del start, done, position  # large states are not to be held twice
+            starting.describe(folder, algorithm, start, devices, config_text, say)
+        if start.position and start.iteration >= start.inputs.schedule.iterations:
+            done = start.iteration * algorithm.steps_per_iteration
+            say.note(f"this run is finished, at {done:,} steps; with larger steps it goes on")
+            return jax.device_put(start.position.state)
+        loop = _loop(stack, folder, algorithm, start, mesh, donate, say, interrupts)
+        del start  # its state may be large
         return loop.run()
 
 
-class Start(NamedTuple):
-    """Where a run starts or goes on."""
-
-    inputs: Inputs
-    key: Key
-    state: Any  # shapes and types
-    metrics: Metrics  # shapes and types
-    position: Position | None  # None: at the beginning
-
-
-def _start(
-    stack: contextlib.ExitStack, folder: RunFolder | None, algorithm: Algorithm, hparams: Any,
-    task: Any, options: Options, resume: bool, say: Quiet,
-) -> Start:  # fmt: skip
-    """Checks everything that can be checked before compiling, and takes hold of the folder.
-
-    A new run's folder is made last: bad arguments leave nothing behind.
-    """
-    if folder is None:
-        if resume:
-            raise ValueError("resume=True needs the run_dir of the run to go on with")
-        return _checked(algorithm, train_inputs.new(algorithm, hparams, task, options))
-    run_folder.refuse(folder, resume)
-    if folder.inputs.exists():
-        stack.callback(run_folder.open_for_writing(folder, resume).release)
-        inputs = train_inputs.resumed(algorithm, hparams, task, options, folder)
-        start = _checked(algorithm, inputs)
-        return start._replace(position=_position(folder, start, say))
-    inputs = train_inputs.new(algorithm, hparams, task, options)
-    start = _checked(algorithm, inputs)
-    stack.callback(run_folder.open_for_writing(folder, resume).release)
-    if resume:
-        say.note(f"{folder.path} holds no run yet: starting one")
-    return start
-
-
-def _checked(algorithm: Algorithm, inputs: Inputs) -> Start:
-    key = prng.key(inputs.options.seed or 0)
-    state, metrics = chunks.check(algorithm, key, inputs.hparams, inputs.task)
-    return Start(inputs, key, state, metrics, None)
-
-
-def _position(folder: RunFolder, start: Start, say: Quiet) -> Position | None:
-    """Where the run in `folder` stands; what was damaged or is later is out of the way after."""
-    restored = run_folder.newest(folder, start.state)
-    if restored is None:
-        say.note(f"{folder.path} has no checkpoint yet: starting from the beginning")
+def _mesh(stack: contextlib.ExitStack, devices: int) -> Mesh | None:
+    """The mesh of several devices, in force until `stack` ends; None for one device."""
+    if door.integer("devices", devices, 1) == 1:
         return None
-    position = position_of(restored, start.metrics)
-    for path in retention.set_aside(folder.checkpoints, position.iteration):
-        say.warn(f"a damaged checkpoint is now {path}")
-    say.note(f"going on from {restored.path}")
-    return position
+    mesh = sharding.mesh(devices)
+    stack.enter_context(jax.set_mesh(mesh))
+    return mesh
 
 
-def _describe(
-    folder: RunFolder,
-    algorithm: Algorithm,
-    start: Start,
-    devices: int,
-    text: str | None,
-    say: Quiet,
-) -> None:
-    """Writes `info.json` and, where they are missing, `config.toml` and the inputs, in this order.
-
-    Only with the inputs, the last, the folder holds a run.
-    """
-    inputs, options = start.inputs, dataclasses.asdict(start.inputs.options)
-    changes = provenance.record(folder.info, devices)
-    if changes:
-        say.note(f"not as at the start of this run: {', '.join(changes)}; digits may differ")
-    if text is not None or not folder.config.exists():
-        if text is None:
-            text = config.describe(
-                algorithm, inputs.hparams, inputs.task, devices=devices, **options
-            )
-        write_atomically(folder.config, text)
-    if not folder.inputs.exists():
-        run_folder.write_inputs(folder, inputs.hparams, inputs.task, options)
+def _loop(
+    stack: contextlib.ExitStack, folder: RunFolder | None, algorithm: Algorithm, start: Start,
+    mesh: Mesh | None, donate: bool | None, say: Quiet, interrupts: Interrupts,
+) -> Loop:  # fmt: skip
+    """The loop, compiled, standing at `start`."""
+    plan, per_iteration = start.inputs.schedule, algorithm.steps_per_iteration
+    donate = number_of_bytes(start.state) > DONATE_BYTES if donate is None else bool(donate)
+    keeper = tracker = None
+    if folder is not None:
+        keeper = Keeper(folder, start.inputs.options.keep or 1)
+        tracker = Tracker(folder.metrics, folder.events, start.iteration)
+        stack.callback(tracker.close)
+    elif type(say) is Quiet:  # nobody would see an evaluation
+        plan = dataclasses.replace(plan, evaluate=0)
+    say.start(start.iteration * per_iteration, plan.iterations * per_iteration, list(start.metrics))
+    advance, nothing, position = _compile(algorithm, start, mesh, donate, say)
+    return Loop(
+        advance=advance,
+        evaluate=_evaluator(algorithm, start.inputs, say),
+        schedule=plan,
+        steps_per_iteration=per_iteration,
+        nothing=nothing,
+        donate=donate,
+        keeper=keeper,
+        tracker=tracker,
+        reporter=say,
+        interrupts=interrupts,
+        position=position,
+    )
 
 
 def _compile(
@@ -245,9 +180,8 @@ def _evaluator(
     root = jax.random.fold_in(prng.key(inputs.options.seed or 0), _EVALUATION)
     params = None
     if algorithm.env is not None:
-        default = as_arrays(algorithm.env.default_params())
-        alike = not chunks.differences(default, inputs.task)
-        params = inputs.task if alike else None  # the task may be levels or a data set
+        own = described(as_arrays(algorithm.env.default_params()))
+        params = inputs.task if described(inputs.task) == own else None  # levels, a data set
 
     def evaluator(state: Any, iteration: int) -> dict[str, float]:
         try:
@@ -267,12 +201,3 @@ def _evaluator(
         }
 
     return evaluator
-
-
-def _finished(algorithm: Algorithm, position: Position) -> str:
-    steps = position.iteration * algorithm.steps_per_iteration
-    return f"this run is finished, at {steps:,} steps; with larger steps it goes on"
-
-
-def _bytes(shapes: Any) -> int:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))

@@ -80,7 +80,9 @@ def test_full_disk_names_the_last_good_checkpoint(tmp_path, monkeypatch, moment,
                 original_save(path, *args)  # type: ignore[arg-type]
         original_save(path, *args)  # type: ignore[arg-type]
 
-    train(ALGORITHM, steps=100, run_dir=tmp_path, checkpoint_every=100, progress=False)
+    train(
+        ALGORITHM, steps=100, run_dir=tmp_path, checkpoint_every=100, eval_every=0, progress=False
+    )
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", save)
         with pytest.raises(RunFolderError) as caught:
