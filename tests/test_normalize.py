@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
-from fastrl import normalize
+from fastrl import normalize, sharding
 from fastrl.spaces import Box, Discrete
 
 
@@ -133,6 +134,20 @@ def test_discount_is_traced_and_may_differ_by_member():
     for i, gamma in enumerate(gammas):
         alone = normalize.scale_rewards(start, rewards, done, gamma)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a[i], b, rtol=1e-5), together, alone)  # noqa: B023
+
+
+def test_sharded_environments_give_the_statistics_of_all():
+    """Means per device would make a run depend on the number of devices."""
+    rng = np.random.default_rng(5)
+    rewards = jnp.asarray(rng.normal(size=(16, 8)), jnp.float32)
+    done = jnp.asarray(rng.random((16, 8)) < 0.2)
+    by_env = NamedSharding(sharding.mesh(4), PartitionSpec(None, sharding.AXIS))
+    start = normalize.init_return_scale(8)
+    alone = jax.jit(normalize.scale_rewards)(start, rewards, done, 0.9)
+    arguments = jax.device_put((rewards, done), by_env)
+    spread = jax.jit(normalize.scale_rewards)(start, *arguments, 0.9)
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(spread), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 def test_reward_shape_must_match():
