@@ -36,6 +36,7 @@ from fastrl.types import PyTree
 
 FORMAT = 1
 _META, _ARRAYS = "meta.json", "arrays"
+_MOST_BYTES = 64 * 2**20  # a `meta.json` has some kilobytes
 
 
 class CheckpointError(RuntimeError):
@@ -66,7 +67,7 @@ def save(path: Path, tree: PyTree, facts: dict[str, Any]) -> None:
         unfinished.mkdir(parents=True)
         # Orbax refuses arrays without entries: their shape says it all.
         _orbax().save(unfinished.absolute() / _ARRAYS, {k: a for k, a in arrays.items() if a.size})
-        meta = {"facts": facts, "leaves": described(arrays), "files": _checksums(unfinished)}
+        meta = {"facts": facts, "leaves": described(tree), "files": _checksums(unfinished)}
         (unfinished / _META).write_text(_sealed(meta), encoding="utf-8")
         sync_tree(unfinished)
         if path.exists():
@@ -87,10 +88,16 @@ def restore(path: Path, target: PyTree) -> Restored:
     """
     meta = read_meta(path)
     raw = jax.eval_shape(without_keys, target)
-    for name, there, here in differences(meta["leaves"], described(raw)):
+    for name, there, here in differences(meta["leaves"], described(target)):
+        keys = str(there).startswith("key<") and here.startswith("key<")
+        way_out = (
+            "Set the variable FASTRL_PRNG as it was (threefry2x32 for key<fry>, else hash32)"
+            if keys
+            else "Build the algorithm as it was for that run"
+        )
         raise MismatchError(
             f"checkpoint {path} is of something else: {name} is {there} in the checkpoint and "
-            f"{here} here. Build the algorithm as it was for that run"
+            f"{here} here. {way_out}"
         )
     for name, was, is_now in differences(meta["files"], _checksums(path)):
         what = {was: "is missing", is_now: "is one too many"}.get("missing", "has changed")
@@ -122,15 +129,19 @@ def restore_first(paths: Iterable[Path], target: PyTree) -> Restored:
 
 def read_meta(path: Path) -> dict[str, Any]:
     """`facts`, `leaves` and `files` of the checkpoint at `path`. Raises `CheckpointError`."""
+    file = path / _META
     try:
-        meta = json.loads((path / _META).read_text(encoding="utf-8"))
+        if file.exists() and (not file.is_file() or file.stat().st_size > _MOST_BYTES):
+            raise ValueError("not a file that was written here")  # a pipe or device, say
+        meta = json.loads(file.read_text(encoding="utf-8"))
         body = json.loads(meta["body"])
         sound = zlib.crc32(meta["body"].encode()) == meta["crc32"] and body["format"] == FORMAT
         sound = sound and all(isinstance(body[x], dict) for x in ("facts", "leaves", "files"))
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {path} is incomplete: it has no {_META}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged: {_META}: {error!r}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {error}"[:100]  # some quote the whole file
+        raise CheckpointError(f"checkpoint {path} is damaged: {_META}: {why}") from None
     if not sound:
         raise CheckpointError(f"checkpoint {path} is damaged: {_META} is not what was written")
     return body

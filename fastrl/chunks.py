@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from fastrl import metrics as fm
 from fastrl.leaves import described, differences
 from fastrl.metrics import Metrics
+from fastrl.run import wrong_task
 from fastrl.types import Algorithm, Array, Key, PyTree
 
 # Names in a log row that are not an algorithm's to give.
@@ -68,9 +69,11 @@ def check(algorithm: Algorithm, key: Key, hparams: Any, task: Any) -> tuple[Any,
         what = "the algorithm's step"
         following, metrics = jax.eval_shape(algorithm.step, state, hparams, task)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        if wrong := wrong_task(algorithm, task):
+            raise TypeError(f"{wrong} ({reason})") from error
         raise ValueError(
-            f"{what} does not take this task (a {type(task).__name__}) and these hparams "
+            f"{what} fails with this task (a {type(task).__name__}) and these hparams "
             f"(a {type(hparams).__name__}): {reason}"
         ) from error
     for name, was, is_now in differences(described(state), described(following)):
@@ -84,15 +87,19 @@ def check(algorithm: Algorithm, key: Key, hparams: Any, task: Any) -> tuple[Any,
 
 
 def not_finite(report: Report) -> list[str]:
-    """The metrics and the parameters' leaves that are not finite, by name; for messages."""
+    """The metrics and the parameters' leaves that are not finite, by name; for messages.
+
+    The loss and one leaf come first: they say most.
+    """
     host = jax.device_get(report)
-    bad = [
+    metrics = [
         f"metric {name!r}"
-        for name, m in host.metrics.items()
+        for name, m in sorted(host.metrics.items(), key=lambda item: item[0] != "loss")
         if not (np.isfinite(m.total).all() and np.isfinite(m.weight).all())
     ]
     leaves = jax.tree_util.tree_flatten_with_path(host.finite)[0]
-    return bad + [f"parameters{jax.tree_util.keystr(p)}" for p, good in leaves if not good]
+    bad = [f"parameters{jax.tree_util.keystr(p)}" for p, good in leaves if not good]
+    return metrics[:1] + bad[:2] + metrics[1:] + bad[2:]
 
 
 @functools.lru_cache(maxsize=64)

@@ -155,9 +155,12 @@ def to_environment(space: Space, action: Any) -> Any:
     """A policy's action as the environment takes it.
 
     For a bounded Box the policy acts in [-1, 1]: clipped, then scaled to the box.  The
-    unclipped action is the one whose log-probability counts.  Other spaces: unchanged.
+    unclipped action is the one whose log-probability counts.  In a Box with open sides it acts in
+    the box's own units, clipped to the bounds that there are.  Other spaces: unchanged.
     """
-    if not isinstance(space, Box) or not space.bounded:
+    if not isinstance(space, Box):
         return action
     low, high = (jnp.broadcast_to(b, action.shape) for b in space.bounds())
+    if not space.bounded:
+        return jnp.clip(action, low, high)
     return low + (jnp.clip(action, -1.0, 1.0) + 1.0) * (0.5 * (high - low))

@@ -112,3 +112,13 @@ def ranges(hparams: Any, allowed: Mapping[str, Range]) -> None:
             bounds = f"{'above' if open_ else 'at least'} {least:g}"
             bounds += f" and at most {most:g}" if most < math.inf else ""
             raise ValueError(f"hparams.{name}={x.tolist()!r}: must be {bounds}")
+
+
+def time_limits(task: Any) -> None:
+    """Raises ValueError for a concrete `max_steps` below 1 anywhere in `task`."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(task)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if name.split(".")[-1] != "max_steps" or isinstance(leaf, Tracer):
+            continue
+        if not np.all(np.asarray(leaf) >= 1):
+            raise ValueError(f"{name}={np.asarray(leaf).tolist()!r}: must be at least 1")

@@ -7,8 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fastrl import spaces
-from fastrl.door import integer
+from fastrl import door, spaces
 from fastrl.episodes import Player, play, shapes
 from fastrl.hparams import as_arrays
 from fastrl.kernels import prng
@@ -87,8 +86,9 @@ def evaluate(
     algorithm was built for, and RuntimeError if an episode is still running after
     `max_steps` steps.
     """
-    episodes = integer("episodes", episodes, least=1)
-    max_steps = integer("max_steps", max_steps, least=1, most=2**31 - 2)
+    door.algorithm(algorithm)
+    episodes = door.integer("episodes", episodes, least=1)
+    max_steps = door.integer("max_steps", max_steps, least=1, most=2**31 - 2)
     env, params = environment(algorithm, env, params)
     key = prng.key(seed_of(seed)) if key is None else one_key(key)
     player = Player(algorithm.act, algorithm.initial_carry, env, bool(deterministic))
@@ -109,7 +109,7 @@ def evaluate(
 
 def seed_of(value: Any) -> int:
     """`value`, if it is a seed. Raises ValueError."""
-    return integer("seed", value, least=0, most=2**32 - 1)
+    return door.integer("seed", value, least=0, most=2**32 - 1)
 
 
 def one_key(key: Key) -> Key:

@@ -23,6 +23,7 @@ _REASONS = {
     errno.EPERM: "permission denied",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "a file is in the way",
+    errno.ENAMETOOLONG: "the name is too long",
     errno.EIO: "the disk reports an error",
 }
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastrl import run_folder
+from fastrl import door, run_folder
 from fastrl.checkpoint import CheckpointError
 from fastrl.door import integer, number
 from fastrl.hparams import as_arrays, conform
@@ -72,8 +72,6 @@ def resumed(
         raise _disagreement("seed", options.seed, saved.seed, folder)
     given = {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
     options, plan = _complete(algorithm, dataclasses.replace(saved, **given))
-    if options != saved:
-        run_folder.rewrite_options(folder, dataclasses.asdict(options))
     return Inputs(tree["hparams"], tree["task"], options, plan)
 
 
@@ -108,8 +106,11 @@ def _task(algorithm: Algorithm, task: Any) -> Any:
     if task is None and algorithm.env is None:
         raise ValueError("task=None: an algorithm without an environment needs one (a data set)")
     if task is None or isinstance(task, type(default)):
-        return conform(task, default, "task")
-    return as_arrays(task, "task")
+        task = conform(task, default, "task")
+    else:
+        task = as_arrays(task, "task")
+    door.time_limits(task)
+    return task
 
 
 def _saved_options(facts: dict[str, Any], folder: RunFolder) -> Options:

@@ -21,7 +21,7 @@ def named(tree: PyTree) -> dict[str, Any]:
 
 
 def words(leaf: Any) -> str:
-    """Type and shape of an array, as in `float32[64,4]`."""
+    """Type and shape of an array, as in `float32[64,4]`; of keys `key<h32>[]`."""
     return f"{leaf.dtype.name}[{','.join(map(str, leaf.shape))}]"
 
 

@@ -170,7 +170,7 @@ class Loop:
     def _not_finite(self, chunk: Chunk, iteration: int) -> NonFiniteError:
         """The error for the bad `iteration` in `chunk`, after saving the state before it."""
         names = not_finite(chunk.report)
-        what = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        what = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         message = f"iteration {iteration}: {what} not finite."
         if self.donate:
             where = self.keeper.way_out() if self.keeper else "There is no run folder."

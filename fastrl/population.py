@@ -15,15 +15,15 @@ from jax.sharding import AxisType, PartitionSpec
 
 from fastrl.metrics import Metrics
 from fastrl.run import axes, run
-from fastrl.types import Algorithm, Key
+from fastrl.types import Algorithm, HParamsT, Key, StateT
 
 Batching = Literal["auto", "vmap", "map", "sharded"]
 AXIS = "member"
 
 
 def members(
-    algorithm: Algorithm, steps: float, batching: Batching = "auto"
-) -> Callable[[Key, Any, Any], tuple[Any, Metrics]]:
+    algorithm: Algorithm[HParamsT, StateT], steps: float, batching: Batching = "auto"
+) -> Callable[[Key, HParamsT, Any], tuple[StateT, Metrics]]:
     """The function `(keys [M], hparams, task) -> (states, metrics)` of `M` trainings; jit it.
 
     Leaves of `hparams` and `task` that have a leading axis, of length `M`, give each member its
@@ -37,7 +37,7 @@ def members(
     """
     one = run(algorithm, steps)
 
-    def training(keys: Key, hparams: Any, task: Any) -> tuple[Any, Metrics]:
+    def training(keys: Key, hparams: HParamsT, task: Any) -> tuple[StateT, Metrics]:
         count = _count(keys, hparams, task)
         in_axes = (0, axes(hparams), axes(task))
         match choose(batching, count):

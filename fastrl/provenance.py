@@ -60,7 +60,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         info = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(info["resumed"], list) and isinstance(info["start"]["versions"], dict):
             return info if isinstance(info["start"]["device"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return None
 

@@ -39,8 +39,8 @@ def pool(env: Env, size: int = 1024) -> Reset:
 
     Raises ValueError if `size` is below 1.
     """
-    if size < 1:
-        raise ValueError(f"pool(size={size}): needs at least one start state")
+    if not 1 <= size < 2**31:
+        raise ValueError(f"pool(size={size}): needs at least one and below 2**31 start states")
 
     def init(key: Key, params: Any, num_envs: int) -> PyTree:
         return jax.vmap(env.reset, (0, None))(jax.random.split(key, size), params)

@@ -12,7 +12,7 @@ from fastrl import door
 from fastrl.hparams import as_arrays, conform
 from fastrl.kernels import prng
 from fastrl.metrics import Metrics
-from fastrl.types import Algorithm, Key
+from fastrl.types import Algorithm, HParamsT, Key, StateT
 
 
 def num_iterations(algorithm: Algorithm, steps: float) -> int:
@@ -34,7 +34,9 @@ def axes(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: 0 if jnp.ndim(leaf) else None, tree)
 
 
-def run(algorithm: Algorithm, steps: float) -> Callable[[Key, Any, Any], tuple[Any, Metrics]]:
+def run(
+    algorithm: Algorithm[HParamsT, StateT], steps: float
+) -> Callable[[Key, HParamsT, Any], tuple[StateT, Metrics]]:
     """The function `(key, hparams, task) -> (state, metrics)` of a training of `steps`.
 
     Pure: jit it, vmap it over keys, hparams (`in_axes=fastrl.axes(hparams)`) and tasks.
@@ -43,11 +45,14 @@ def run(algorithm: Algorithm, steps: float) -> Callable[[Key, Any, Any], tuple[A
     """
     iterations = num_iterations(algorithm, steps)
 
-    def training(key: Key, hparams: Any, task: Any) -> tuple[Any, Metrics]:
+    def training(key: Key, hparams: HParamsT, task: Any) -> tuple[StateT, Metrics]:
         hparams = conform(hparams, algorithm.default_hparams)
         algorithm.check(hparams)
         task = as_arrays(task, "task")
+        door.time_limits(task)
         key = prng.engine_key(key)
+        if key.shape:
+            raise ValueError(f"key has shape {key.shape}: for several keys use fastrl.members")
         with _explaining(algorithm, task):
             state = algorithm.init(key, hparams, task)
             return jax.lax.scan(
@@ -63,10 +68,19 @@ def _explaining(algorithm: Algorithm, task: Any) -> Iterator[None]:
     try:
         yield
     except (AttributeError, TypeError) as error:
-        own = () if algorithm.env is None else algorithm.env.default_params()
-        if isinstance(task, type(own)):
-            raise
-        raise TypeError(
-            f"task is a {type(task).__name__}: {type(algorithm.env).__name__} needs params like "
-            f"env.default_params(), a {type(own).__module__}.{type(own).__name__} ({error})"
-        ) from error
+        if wrong := wrong_task(algorithm, task):
+            raise TypeError(f"{wrong} ({error})") from error
+        raise
+
+
+def wrong_task(algorithm: Algorithm, task: Any) -> str:
+    """What is wrong with `task` if it is no params of the algorithm's environment, else ""."""
+    if algorithm.env is None:
+        return ""
+    own = algorithm.env.default_params()
+    if isinstance(task, type(own)):
+        return ""
+    return (
+        f"task is a {type(task).__name__}: {type(algorithm.env).__name__} needs params like "
+        f"env.default_params(), a {type(own).__module__}.{type(own).__name__}"
+    )

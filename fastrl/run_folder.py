@@ -11,6 +11,7 @@ Every part appears whole or not at all, so a kill at any time leaves a folder th
 handle; a folder without `inputs` holds no run yet.
 """
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -69,6 +70,8 @@ def at(path: str | os.PathLike[str]) -> RunFolder:
     """The run folder at `path`, which need not exist yet. Raises ValueError for no path."""
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
         raise ValueError(f"run_dir={path!r}: needs the path of a folder")
+    if "\0" in os.fsdecode(path):
+        raise ValueError(f"run_dir={path!r}: a path has no NUL characters")
     return RunFolder(Path(path).expanduser())
 
 
@@ -121,6 +124,8 @@ def open_for_writing(folder: RunFolder, resume: bool) -> Lock:
 
 def refuse(folder: RunFolder, resume: bool) -> None:
     """Raises `RunFolderError` if what is in the folder stands in the way; writes nothing."""
+    with writing(folder.path), contextlib.suppress(FileNotFoundError):
+        folder.path.stat()  # fails for a name that is too long, say
     if folder.holds_run() and not resume:
         raise RunFolderError(
             f"{folder.path} holds a run already: continue it with resume=True "
@@ -155,9 +160,12 @@ def read_inputs(folder: RunFolder, hparams: PyTree, task: PyTree) -> Restored:
     return checkpoint.restore(folder.inputs, {"hparams": hparams, "task": task})
 
 
-def rewrite_options(folder: RunFolder, options: dict[str, Any]) -> None:
-    """Replaces seed, steps and schedule of the run; hparams and task stay."""
+def rewrite_options(folder: RunFolder, options: dict[str, Any]) -> bool:
+    """Replaces seed, steps and schedule of the run; hparams and task stay. Says if it had to."""
+    if checkpoint.read_meta(folder.inputs)["facts"] == options:
+        return False
     checkpoint.rewrite_facts(folder.inputs, options)
+    return True
 
 
 def newest(folder: RunFolder, target: PyTree) -> Restored | None:

@@ -48,7 +48,14 @@ def start(
         stack.callback(run_folder.open_for_writing(folder, resume).release)
         inputs = train_inputs.resumed(algorithm, hparams, task, options, folder)
         found = _checked(algorithm, inputs)
-        return found._replace(position=_position(folder, found, say))
+        position = _position(folder, found, say)
+        if position is not None and position.iteration > inputs.schedule.iterations:
+            done = position.iteration * algorithm.steps_per_iteration
+            raise ValueError(
+                f"steps={inputs.options.steps}: the run in {folder.path} has taken {done} already; "
+                "more steps make it longer"
+            )
+        return found._replace(position=position)
     begun = _checked(algorithm, train_inputs.new(algorithm, hparams, task, options))
     stack.callback(run_folder.open_for_writing(folder, resume).release)
     if folder.inputs.exists():
@@ -93,7 +100,8 @@ def describe(
     changes = provenance.record(folder.info, devices)
     if changes:
         say.note(f"not as at the start of this run: {', '.join(changes)}; digits may differ")
-    if text is not None or not folder.config.exists():
+    changed = folder.inputs.exists() and run_folder.rewrite_options(folder, options)
+    if text is not None or changed or not folder.config.exists():
         if text is None:
             text = config.describe(
                 algorithm, inputs.hparams, inputs.task, devices=devices, **options

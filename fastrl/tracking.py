@@ -67,7 +67,7 @@ def read_rows(path: Path) -> list[Row]:
         for line in file:
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(row, dict) and all(_is_int(row.get(k)) for k in ("iteration", "steps")):
                 rows.append(row)

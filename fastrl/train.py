@@ -31,7 +31,7 @@ from fastrl.progress import Quiet, reporter
 from fastrl.run_folder import RunFolder
 from fastrl.start import Start
 from fastrl.tracking import Tracker
-from fastrl.types import Algorithm
+from fastrl.types import Algorithm, HParamsT, StateT
 from fastrl.watchdog import watching
 
 DONATE_BYTES = 256 * 2**20  # states beyond this are donated unless told otherwise
@@ -41,8 +41,8 @@ _EVALUATION = 0x6576616C  # the evaluations' branch of the run's key
 
 
 def train(
-    algorithm: Algorithm,
-    hparams: Any = None,
+    algorithm: Algorithm[HParamsT, StateT],
+    hparams: HParamsT | None = None,
     task: Any = None,
     *,
     steps: float | None = None,
@@ -58,7 +58,7 @@ def train(
     progress: bool = True,
     donate: bool | None = None,
     config_text: str | None = None,
-) -> Any:
+) -> StateT:
     """Trains for at least `steps` environment steps and returns the final state.
 
     `hparams` and `task` are the algorithm's defaults and its environment's default params

@@ -141,15 +141,15 @@ def _anything(hparams: Any) -> None:
     """No check at all."""
 
 
-class Algorithm(NamedTuple, Generic[HParamsT]):
+class Algorithm(NamedTuple, Generic[HParamsT, StateT]):
     """Whatever learns. All functions are pure; `hparams` and `task` hold traced numbers.
 
     A state is a pytree that holds all there is to go on with: keys, parameters,
     optimiser, environment states, buffers, statistics.
     """
 
-    init: Callable[[Key, HParamsT, Any], Any]  # (key, hparams, task) -> state
-    step: Callable[[Any, HParamsT, Any], tuple[Any, Metrics]]  # one iteration
+    init: Callable[[Key, HParamsT, Any], StateT]  # (key, hparams, task) -> state
+    step: Callable[[StateT, HParamsT, Any], tuple[StateT, Metrics]]  # one iteration
     # (state, carry, observation [..., *], key | None) -> (action [..., *], carry): the policy
     # for use after training; no key asks for the mode, carry is () without memory
     act: Callable[[Any, Any, Observation, Key | None], tuple[Action, Any]]

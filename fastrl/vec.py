@@ -15,7 +15,7 @@ from fastrl import door
 from fastrl import metrics as fm
 from fastrl.metrics import Metrics
 from fastrl.sharding import shard_envs
-from fastrl.types import Action, Array, Env, Key, Observation, Pool, PyTree, Reset, Transition
+from fastrl.types import Action, Array, Env, Key, Observation, Pool, PyTree, Reset, Step, Transition
 
 
 class VecState(NamedTuple):
@@ -65,6 +65,7 @@ class VecEnv(NamedTuple):
         env_state, step = jax.vmap(self.env.step, (0, 0, 0, 0 if per_env else None))(
             step_keys, state.env, action, state.params if per_env else params
         )
+        _check(self.env, step, self.num_envs)
         done = step.terminated | step.truncated
         returns = state.episode_return + step.reward
         lengths = state.episode_length + 1
@@ -100,6 +101,17 @@ class VecEnv(NamedTuple):
         return jax.lax.platform_dependent(
             cpu=lambda: jax.lax.cond(done.any(), draw, lambda: unchanged), default=draw
         )
+
+
+def _check(env: Env, step: Step, num_envs: int) -> None:
+    """Raises TypeError if rewards or flags are no scalars; happens while tracing."""
+    for name in ("reward", "terminated", "truncated"):
+        shape = jnp.shape(getattr(step, name))
+        if shape != (num_envs,):
+            raise TypeError(
+                f"{type(env).__name__}.step returned a {name} of shape {shape[1:]}, not (): "
+                "`fastrl check-env` checks an environment"
+            )
 
 
 def select_envs(where: Array, on_true: VecState, on_false: VecState) -> VecState:

@@ -183,3 +183,28 @@ def test_without_evaluations_only_the_newest_stay(tmp_path):
         checkpoint.save(retention.at(tmp_path, iteration), jnp.ones(1), {})
         retention.prune(tmp_path, keep=1)
     assert [int(p.name) for p in retention.newest_first(tmp_path)] == [3]
+
+
+def test_keys_of_another_implementation_are_refused(tmp_path):
+    """Their data would fit, and the run would go on with other random numbers."""
+    checkpoint.save(tmp_path / "c", {"key": jax.random.key(0)}, {})
+    with pytest.raises(MismatchError, match="FASTRL_PRNG"):
+        checkpoint.restore(tmp_path / "c", {"key": prng.key(0)})
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "\0\1\2" * 60_000])
+def test_hostile_facts_are_one_short_error(tmp_path, text):
+    """Deep nesting overflows the parser's stack; some errors quote the whole file."""
+    checkpoint.save(tmp_path / "c", {"x": jnp.zeros(2)}, {})
+    (tmp_path / "c" / "meta.json").write_text(text)
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        checkpoint.restore(tmp_path / "c", {"x": jnp.zeros(2)})
+    assert len(str(caught.value)) < 600
+
+
+def test_facts_that_are_a_pipe_do_not_hang(tmp_path):
+    checkpoint.save(tmp_path / "c", {"x": jnp.zeros(2)}, {})
+    (tmp_path / "c" / "meta.json").unlink()
+    os.mkfifo(tmp_path / "c" / "meta.json")
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.restore(tmp_path / "c", {"x": jnp.zeros(2)})

@@ -110,3 +110,9 @@ def test_spaces_without_a_distribution_are_named(space, words):
 def test_a_mask_of_another_size_is_named():
     with pytest.raises(ValueError, match="3 entries"):
         fd.from_outputs(Discrete(4), jnp.zeros(4), mask=jnp.ones(3, bool))
+
+
+def test_a_box_with_an_open_side_keeps_its_bound():
+    """Unclipped, half of the actions of a zero-mean policy would be illegal."""
+    action = fd.to_environment(Box(0.0, np.inf, (2,)), jnp.array([[-3.0, 2.0]]))
+    np.testing.assert_array_equal(action, [[0.0, 2.0]])

@@ -99,3 +99,22 @@ def test_objectives_may_be_any_function():
         return 0.5 * loss, metrics
 
     assert ppo.make(ENV, objective=half) is not ppo.make(ENV)
+
+
+@pytest.mark.parametrize("limit", [0, -5])
+def test_a_time_limit_below_one_step_is_refused(limit):
+    """It would train on episodes that end at once, without a word."""
+    with pytest.raises(ValueError, match=f"max_steps={limit}"):
+        train(task=TASK._replace(max_steps=limit))
+
+
+def test_a_reward_that_is_no_scalar_is_named():
+    """Else the error is about the carry of a loop deep inside."""
+
+    class Wide(type(ENV)):
+        def step(self, key, state, action, params):
+            state, step = super().step(key, state, action, params)
+            return state, step._replace(reward=step.reward[None])
+
+    with pytest.raises(ValueError, match=r"Wide.step returned a reward of shape \(1,\)"):
+        train(algorithm=ppo.make(Wide(), ppo.Config(num_envs=4, num_steps=8)))

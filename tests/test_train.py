@@ -187,7 +187,7 @@ def test_without_an_environment_there_is_no_evaluation(tmp_path):
         ({"steps": 10, "hparams": {"learning_rate": 1.0}}, r"HParams\(\*\*hparams\)"),
         ({"steps": 10, "hparams": tiny.HParams(cast(Any, "fast"))}, "hparams.learning_rate='fast'"),
         ({"steps": 10, "task": tiny.Params(target=float("nan"))}, "task.target=nan"),
-        ({"steps": 10, "task": (1.0, 2)}, "does not take this task"),
+        ({"steps": 10, "task": (1.0, 2)}, "task is a tuple: Env needs params"),
         ({"steps": 10, "resume": True}, "run_dir"),
         ({"steps": 10, "run_dir": ""}, "run_dir=''"),
     ],

@@ -56,7 +56,7 @@ class Env:
         return Box(-jnp.inf, jnp.inf)
 
 
-def make(size: int = 4, env: Any = Env(), steps_per_iteration: int = 10) -> Algorithm[HParams]:
+def make(size: int = 4, env: Any = Env(), steps_per_iteration: int = 10) -> Algorithm[HParams, Any]:
     """Each iteration takes `steps_per_iteration` steps."""
 
     def init(key: Key, hparams: HParams, task: Params) -> State:

@@ -24,7 +24,7 @@ from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, ActorCritic, NetworkConfig, actor_critic
 from fastrl.objectives import Objective
-from fastrl.sharding import shard_envs
+from fastrl.sharding import replicate, shard_envs
 from fastrl.types import (
     Action,
     Algorithm,
@@ -33,6 +33,7 @@ from fastrl.types import (
     Key,
     Observation,
     Recipe,
+    Reset,
     ResetFactory,
     Scalar,
 )
@@ -54,6 +55,7 @@ class Config:
     normalize_observation: bool = False  # by running mean and variance
     normalize_reward: bool = False  # by the running std of the discounted return
     normalize_advantage: bool = True  # per minibatch
+    shard_updates: bool = False  # on several devices: minibatches too, not rollouts alone
     stop_on_kl: bool = False  # skip the rest of an iteration's updates past hparams.target_kl
 
     def __post_init__(self) -> None:
@@ -137,7 +139,7 @@ def make(
     *,
     objective: Objective = objectives.clip,
     reset: ResetFactory | None = None,
-) -> Algorithm[HParams]:
+) -> Algorithm[HParams, State]:
     """PPO on `env`. The same arguments give the same Algorithm, so nothing compiles twice.
 
     `reset` says where episodes start: by default `fastrl.reset.default(env)`.
@@ -155,8 +157,10 @@ def make(
 def _make(env: Env, config: Config, objective: Objective, reset: ResetFactory) -> Algorithm:
     task = env.default_params()
     action_space = env.action_space(task)
+    starts = reset(env)
+    door.record("what reset(env) returns", starts, Reset)
     network = actor_critic(env.observation_space(task), action_space, config.network)
-    vec_env = VecEnv(env, config.num_envs, reset(env))
+    vec_env = VecEnv(env, config.num_envs, starts)
     batch_size = config.num_envs * config.num_steps
     iterate = functools.partial(_iterate, config, network, objective, vec_env, action_space)
 
@@ -197,10 +201,15 @@ def _iterate(
 ) -> tuple[State, Metrics]:  # fmt: skip
     """One iteration: a rollout, its advantages, and `num_epochs` passes of minibatches."""
     key, rollout_key, shuffle_key = jax.random.split(state.key, 3)
-    progress = state.iteration * (config.num_envs * config.num_steps) / hparams.anneal_steps
+    steps = state.iteration.astype(jnp.float32) * (config.num_envs * config.num_steps)
+    progress = steps / hparams.anneal_steps
     env_state, samples, metrics = _collect(
         config, network, vec_env, action_space, rollout_key, state, task
     )
+    if not config.shard_updates:
+        # Every device updates from all samples: in one order of summation, so that the numbers
+        # are those of one device.  Rounding would else flip an action within some iterations.
+        samples = replicate(samples)
     raw_observation, reward = samples.observation, samples.reward * hparams.reward_scale
     rewards, observations = state.rewards, state.observations
     if config.normalize_reward:
@@ -279,7 +288,9 @@ def _update(
 
     def minibatch(carry: Any, index: Array) -> tuple[Any, Metrics]:
         params, optimizer_state = carry
-        batch = shard_envs(jax.tree.map(lambda x: x[index], flat), index.shape[0])
+        batch = jax.tree.map(lambda x: x[index], flat)
+        if config.shard_updates:
+            batch = shard_envs(batch, index.shape[0])
         grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
         updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
         return (optax.apply_updates(params, updates), optimizer_state), metrics
