@@ -48,15 +48,6 @@ def shard_envs(tree: Any, num_envs: int, axis: int = 0) -> Any:
     return jax.tree.map(constrain, tree)
 
 
-def replicate(tree: Any) -> Any:
-    """Asks the compiler to give every device of the mesh in force the whole of `tree`."""
-    ambient = jax.sharding.get_abstract_mesh()
-    if ambient.empty or AXIS not in ambient.axis_names:
-        return tree
-    whole = NamedSharding(ambient, PartitionSpec())
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, whole), tree)
-
-
 def use_cpu_devices(count: int) -> None:
     """Makes this process see `count` CPU devices. Call it before the first JAX computation.
 

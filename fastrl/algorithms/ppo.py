@@ -24,7 +24,7 @@ from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, ActorCritic, NetworkConfig, actor_critic
 from fastrl.objectives import Objective
-from fastrl.sharding import replicate, shard_envs
+from fastrl.sharding import shard_envs
 from fastrl.types import (
     Action,
     Algorithm,
@@ -55,7 +55,6 @@ class Config:
     normalize_observation: bool = False  # by running mean and variance
     normalize_reward: bool = False  # by the running std of the discounted return
     normalize_advantage: bool = True  # per minibatch
-    shard_updates: bool = False  # on several devices: minibatches too, not rollouts alone
     stop_on_kl: bool = False  # skip the rest of an iteration's updates past hparams.target_kl
 
     def __post_init__(self) -> None:
@@ -206,10 +205,6 @@ def _iterate(
     env_state, samples, metrics = _collect(
         config, network, vec_env, action_space, rollout_key, state, task
     )
-    if not config.shard_updates:
-        # Every device updates from all samples: in one order of summation, so that the numbers
-        # are those of one device.  Rounding would else flip an action within some iterations.
-        samples = replicate(samples)
     raw_observation, reward = samples.observation, samples.reward * hparams.reward_scale
     rewards, observations = state.rewards, state.observations
     if config.normalize_reward:
@@ -288,9 +283,7 @@ def _update(
 
     def minibatch(carry: Any, index: Array) -> tuple[Any, Metrics]:
         params, optimizer_state = carry
-        batch = jax.tree.map(lambda x: x[index], flat)
-        if config.shard_updates:
-            batch = shard_envs(batch, index.shape[0])
+        batch = shard_envs(jax.tree.map(lambda x: x[index], flat), index.shape[0])
         grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
         updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
         return (optax.apply_updates(params, updates), optimizer_state), metrics
