@@ -1,6 +1,7 @@
 """A strict session: four CPU devices, no display, a compilation cache, time limits that report."""
 
 import os
+import signal
 import tempfile
 
 # Before JAX starts: several devices for the sharding tests, one cache for all test processes.
@@ -11,6 +12,9 @@ os.environ.setdefault("FASTRL_CACHE_DIR", os.path.join(tempfile.gettempdir(), "f
 # machine features; XLA logs a line for each.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import jax
+# A job in the background starts with Ctrl-C ignored, and its children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+import jax  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

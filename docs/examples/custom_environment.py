@@ -72,7 +72,7 @@ def observe(state: State) -> Array:
 if __name__ == "__main__":
     env = Thermostat()
     report = check_env(env)
-    report.show()
+    report.print()
     assert report.ok
     algorithm = ppo.make(env, ppo.Config(num_envs=64, num_steps=32))
     hparams = ppo.HParams(learning_rate=1e-3, gamma=0.95)
