@@ -8,12 +8,23 @@ from fastrl.compilation import enable_cache as _enable_cache
 
 _enable_cache()
 
+from fastrl import distributions as distributions  # noqa: E402
+from fastrl import metrics as metrics  # noqa: E402
+from fastrl import networks as networks  # noqa: E402
+from fastrl import normalize as normalize  # noqa: E402
 from fastrl import reset as reset  # noqa: E402
+from fastrl import returns as returns  # noqa: E402
 from fastrl import spaces as spaces  # noqa: E402
+from fastrl import transforms as transforms  # noqa: E402
 from fastrl.algorithms import ppo as ppo  # noqa: E402
 from fastrl.check_env import check_env as check_env  # noqa: E402
+from fastrl.checkpoint import CheckpointError as CheckpointError  # noqa: E402
+from fastrl.checkpoint import MismatchError as MismatchError  # noqa: E402
 from fastrl.evaluate import evaluate as evaluate  # noqa: E402
+from fastrl.files import RunFolderError as RunFolderError  # noqa: E402
+from fastrl.interrupts import Interrupted as Interrupted  # noqa: E402
 from fastrl.kernels.prng import key as key  # noqa: E402
+from fastrl.loop import NonFiniteError as NonFiniteError  # noqa: E402
 from fastrl.plot import plot_run as plot_run  # noqa: E402
 from fastrl.policy import Policy as Policy  # noqa: E402
 from fastrl.policy import load as load  # noqa: E402
@@ -28,9 +39,11 @@ from fastrl.sharding import use_cpu_devices as use_cpu_devices  # noqa: E402
 from fastrl.train import train as train  # noqa: E402
 from fastrl.types import Algorithm as Algorithm  # noqa: E402
 from fastrl.types import Env as Env  # noqa: E402
+from fastrl.types import Pool as Pool  # noqa: E402
 from fastrl.types import Reset as Reset  # noqa: E402
 from fastrl.types import Step as Step  # noqa: E402
 from fastrl.types import Transition as Transition  # noqa: E402
 from fastrl.vec import VecEnv as VecEnv  # noqa: E402
+from fastrl.vec import rollout as rollout  # noqa: E402
 
 __version__ = "0.1.0"
