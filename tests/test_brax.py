@@ -54,6 +54,12 @@ def params(**changes: Any) -> brax.Params:
     return jax.tree.map(jnp.asarray, brax.Params()._replace(**changes))
 
 
+def brax_step(env: Brax) -> Any:
+    """The shapes of a step; makes brax's own environment."""
+    state, _ = jax.eval_shape(env.reset, prng.key(0), params())
+    return jax.eval_shape(env.step, prng.key(0), state, jnp.zeros(8), params())
+
+
 def printed(script: str) -> str:
     """What `script` writes to its outputs, run in a Python of its own."""
     command = [sys.executable, "-c", script]
@@ -144,7 +150,12 @@ def test_environments_compare_by_value() -> None:
         (lambda: Brax("ant", options={"healthy": 1}), "did you mean 'healthy_reward'"),
         (lambda: Brax("reacher", options={"healthy_reward": 1}), "known: 'n_frames'"),
         (lambda: Brax("ant", options=["healthy_reward"]), "must be a dictionary"),
-        (lambda: Brax("ant", options={"healthy_reward": {}}), "must be a dictionary"),
+        (lambda: Brax("ant", options={"healthy_reward": {}}), "a number or a list of numbers"),
+        (lambda: Brax("ant", options={"n_frames": 0}), "n_frames=0"),
+        (
+            lambda: brax_step(Brax("ant", options={"use_contact_forces": True})),
+            "brax/ant does not take {'use_contact_forces': True}",
+        ),
         (lambda: PENDULUM.render_html([], brax.Params()), "no states"),
     ],
 )

@@ -7,21 +7,18 @@ episode is the business of `fastrl.reset`, and the time limit is a truncation.
 Brax is imported when an environment is first used, not before.
 """
 
-import contextlib
 import copy
 import dataclasses
 import functools
-import inspect
-import io
-import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from fastrl.envs.adapters import brax_library
+from fastrl.envs.adapters.brax_library import apart, quiet
 from fastrl.registry import unknown
 from fastrl.spaces import Box
 from fastrl.types import Array, Key, Step
@@ -38,8 +35,6 @@ NAMES = (
     "walker2d",
 )
 BACKENDS = ("spring", "positional", "generalized", "mjx")
-
-T = TypeVar("T")
 
 # A position, velocity, observation or reward beyond this comes from physics that blew up, even
 # while it is finite; what the tasks really produce stays below 1e3.
@@ -92,22 +87,21 @@ class Brax:
             raise ValueError(unknown("brax environment", self.name, NAMES))
         if self.backend not in BACKENDS:
             raise ValueError(unknown("brax backend", self.backend, BACKENDS))
-        object.__setattr__(self, "options", _pairs(self.options))
-        if self.options:
-            _check_options(self.name, self.options)
+        options = brax_library.checked_options(self.name, self.options)
+        object.__setattr__(self, "options", options)
 
     def default_params(self) -> Params:
         return Params()
 
     def reset(self, key: Key, params: Params) -> tuple[State, Array]:
-        with _foreign_code():
+        with quiet():
             start = _with_physics(_build(self), params).reset(key)
         state = State(_pack(start.pipeline_state), jnp.int32(0))
         return state, jnp.asarray(start.obs, jnp.float32)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
         engine = _with_physics(_build(self), params)
-        with _foreign_code():
+        with quiet():
             from brax.envs.base import State as BraxState
 
             before = BraxState(self.unpack(state), obs=None, reward=0.0, done=0.0)  # type: ignore
@@ -181,13 +175,7 @@ def _with_physics(engine: Any, params: Params) -> Any:
 @functools.lru_cache(maxsize=64)
 def _build(env: Brax) -> Any:
     """Brax's environment object, one per value of `env`."""
-    make = _brax_class(env.name)
-
-    def build() -> Any:
-        with _foreign_code(), _mujoco_notices_dropped():
-            return make(backend=env.backend, **dict(env.options))
-
-    return _apart(build)
+    return brax_library.environment(env.name, env.backend, env.options)
 
 
 @functools.lru_cache(maxsize=64)
@@ -196,99 +184,14 @@ def _layout(env: Brax) -> tuple[Callable[[Array], Any], tuple[int, ...]]:
     engine = _build(env)
 
     def lay_out() -> tuple[Callable[[Array], Any], tuple[int, ...]]:
-        with _foreign_code():
+        with quiet():
             start = jax.eval_shape(engine.reset, jax.random.key(0))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), start.pipeline_state)
         return ravel_pytree(zeros)[1], start.obs.shape
 
-    return _apart(lay_out)
-
-
-def _apart(f: Callable[[], T]) -> T:
-    """`f()` in a thread of its own, where no trace and no mesh of the caller is in force.
-
-    What is kept must be made of plain arrays, also if it is made in the middle of a `jax.jit`.
-    """
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        return executor.submit(f).result()
+    return apart(lay_out)
 
 
 def _pack(pipeline_state: Any) -> Array:
     """The leaves of brax's record in one float32 array; its integers are small, so exact."""
     return ravel_pytree(pipeline_state)[0].astype(jnp.float32)
-
-
-def _brax_class(name: str) -> Any:
-    """The class behind brax's `name`. Raises ImportError if brax can't be imported."""
-    try:
-        # mujoco prints that it found no Warp, which nobody asked for
-        with _foreign_code(), contextlib.redirect_stdout(io.StringIO()):
-            from brax import envs
-    except ImportError as error:
-        raise ImportError(
-            f"brax/{name} needs brax, which can't be imported ({error}): pip install brax"
-        ) from error
-    return envs._envs[name]
-
-
-def _pairs(options: Any) -> tuple[tuple[str, Any], ...]:
-    """`options`, a mapping or pairs, as sorted pairs of hashable values."""
-    try:
-        pairs = tuple(sorted((str(k), _frozen(v)) for k, v in dict(options).items()))
-        hash(pairs)
-        return pairs
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"options={options!r}: must be a dictionary such as {{'healthy_reward': 2.0}}, "
-            "its values numbers or lists of them"
-        ) from None
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
-
-
-def _check_options(name: str, options: tuple[tuple[str, Any], ...]) -> None:
-    taken = inspect.signature(_brax_class(name)).parameters
-    known = [p for p in taken if p not in ("backend", "kwargs")] + ["n_frames"]
-    for option, _ in options:
-        if option not in known:
-            raise ValueError(unknown(f"option of brax/{name},", option, known))
-
-
-# What brax and its dependencies say about themselves on import and while they are traced.
-_NOTICES = (
-    (UserWarning, "Brax System, piplines and environments are not actively"),
-    (DeprecationWarning, "JAXopt is no longer maintained"),
-    (DeprecationWarning, "Accessing `[a-z_]+` directly from `(Data|Model|Option)` is deprecated"),
-)
-
-
-@contextlib.contextmanager
-def _foreign_code() -> Iterator[None]:
-    """For calls into brax: drops its `_NOTICES`, and lets it broadcast ranks, as it does."""
-    with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
-        for category, message in _NOTICES:
-            warnings.filterwarnings("ignore", message, category)
-        yield
-
-
-@contextlib.contextmanager
-def _mujoco_notices_dropped() -> Iterator[None]:
-    """Keeps mujoco's notice on an attribute in brax's models off the terminal and out of its log.
-
-    Other warnings of mujoco become Python's.
-    """
-    import mujoco
-
-    def handle(message: str) -> None:
-        if "'settotalmass' is deprecated" not in message:
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
-
-    api: Any = mujoco  # a compiled module, without types
-    previous = api.get_mju_user_warning()
-    api.set_mju_user_warning(handle)
-    try:
-        yield
-    finally:
-        api.set_mju_user_warning(previous)
