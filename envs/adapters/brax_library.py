@@ -91,9 +91,8 @@ def checked_options(name: str, options: Any) -> Options:
     for option, value in pairs:
         if option not in known:
             raise ValueError(unknown(f"option of brax/{name},", option, known))
-        if not all(
-            isinstance(v, int | float) for v in (value if type(value) is tuple else [value])
-        ):
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(isinstance(v, int | float) for v in numbers):
             raise ValueError(f"option {option}={value!r}: must be a number or a list of numbers")
         if option == "n_frames" and (type(value) is not int or value < 1):
             raise ValueError(f"option n_frames={value!r}: must be an integer of at least 1")
