@@ -4,9 +4,10 @@ Every public name is listed here once; what is not here, or in the modules named
 private.  What is heavy and not always needed (brax, orbax, matplotlib) is imported on first use.
 """
 
-from fastrl.compilation import enable_cache as _enable_cache
+from fastrl import compilation as _compilation
 
-_enable_cache()
+_compilation.fuse_several_outputs()
+_compilation.enable_cache()
 
 from fastrl import distributions as distributions  # noqa: E402
 from fastrl import metrics as metrics  # noqa: E402

@@ -1,13 +1,34 @@
-"""The persistent compilation cache: a program that has been compiled once starts at once.
+"""How programs are compiled: the persistent cache, and one choice of XLA's CPU compiler.
 
-On by default (`import fastrl` turns it on): JAX keeps every compiled program in a folder and
-finds it again in the next process.  JAX's own settings win where they are set.
+Both are on by default (`import fastrl` turns them on), and JAX's own settings win.  With the
+cache a program that has been compiled once starts at once, in the next process too.
 """
 
 import os
 from pathlib import Path
 
 import jax
+
+
+_MULTI_OUTPUT_FUSION = "xla_cpu_use_multi_output_fusion"
+
+
+def fuse_several_outputs() -> None:
+    """Lets XLA's CPU compiler compute several outputs in one loop.
+
+    Without it every leaf of an environment's next state is computed by a loop of its own, which
+    repeats what the leaves have in common: stepping classic control takes two to three times as
+    long, Brax half as long again, and compiling is slower too.  It also makes an environment's
+    numbers independent of how the batch is split over devices.
+
+    XLA reads `XLA_FLAGS` once, when JAX first uses a device, so this only has an effect before.
+    Does nothing where the variable sets `xla_backend_extra_options` already; to keep it off:
+    `XLA_FLAGS=--xla_backend_extra_options=xla_cpu_use_multi_output_fusion=0`.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_backend_extra_options" not in flags:
+        ours = f"--xla_backend_extra_options={_MULTI_OUTPUT_FUSION}=1"
+        os.environ["XLA_FLAGS"] = f"{flags} {ours}".strip()
 
 
 def enable_cache(directory: str | os.PathLike[str] | None = None) -> Path | None:

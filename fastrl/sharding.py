@@ -48,6 +48,14 @@ def shard_envs(tree: Any, num_envs: int, axis: int = 0) -> Any:
     return jax.tree.map(constrain, tree)
 
 
+def replicate(tree: Any) -> Any:
+    """Asks the compiler to keep a copy of `tree` on each device of the mesh in force."""
+    ambient = jax.sharding.get_abstract_mesh()
+    if ambient.empty:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(ambient, PartitionSpec()))
+
+
 def use_cpu_devices(count: int) -> None:
     """Makes this process see `count` CPU devices. Call it before the first JAX computation.
 

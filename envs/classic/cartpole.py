@@ -61,13 +61,13 @@ class CartPole:
         p = params
         force = jnp.where(action == 1, p.force, -p.force)
         cos, sin = jnp.cos(state.angle), jnp.sin(state.angle)
-        mass = p.mass_cart + p.mass_pole
+        per_mass = 1.0 / (p.mass_cart + p.mass_pole)
         pole_moment = p.mass_pole * p.half_length
-        push = (force + pole_moment * state.angular_velocity**2 * sin) / mass
+        push = (force + pole_moment * state.angular_velocity**2 * sin) * per_mass
         angular_acceleration = (p.gravity * sin - cos * push) / (
-            p.half_length * (4.0 / 3.0 - p.mass_pole * cos**2 / mass)
+            p.half_length * (4.0 / 3.0 - p.mass_pole * cos**2 * per_mass)
         )
-        acceleration = push - pole_moment * angular_acceleration * cos / mass
+        acceleration = push - pole_moment * angular_acceleration * cos * per_mass
         state = State(
             state.position + p.time_step * state.velocity,
             state.velocity + p.time_step * acceleration,

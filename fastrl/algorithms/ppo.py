@@ -24,7 +24,7 @@ from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, ActorCritic, NetworkConfig, actor_critic
 from fastrl.objectives import Objective
-from fastrl.sharding import shard_envs
+from fastrl.sharding import replicate
 from fastrl.types import (
     Action,
     Algorithm,
@@ -278,12 +278,12 @@ def _update(
         optim.linear(hparams.learning_rate, hparams.final_learning_rate, progress),
         hparams.max_grad_norm,
     )
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples)
+    flat = replicate(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples))
     loss = functools.partial(_loss, config, network, objective, hparams, progress)
 
     def minibatch(carry: Any, index: Array) -> tuple[Any, Metrics]:
         params, optimizer_state = carry
-        batch = shard_envs(jax.tree.map(lambda x: x[index], flat), index.shape[0])
+        batch = jax.tree.map(lambda x: x[index], flat)
         grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
         updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
         return (optax.apply_updates(params, updates), optimizer_state), metrics
