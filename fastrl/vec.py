@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from fastrl import door
 from fastrl import metrics as fm
 from fastrl.metrics import Metrics
-from fastrl.sharding import shard_envs
+from fastrl.sharding import shard_envs, warn_if_replicated
 from fastrl.types import Action, Array, Env, Key, Observation, Pool, PyTree, Reset, Step, Transition
 
 
@@ -39,6 +39,7 @@ class VecEnv(NamedTuple):
     def init(self, key: Key, params: Any) -> VecState:
         """`num_envs` fresh episodes. Consumes `key`."""
         n = door.integer("num_envs", self.num_envs, 1)
+        warn_if_replicated(n)
         memory_key, draw_key = jax.random.split(key)
         memory = self.reset.init(memory_key, params, n)
         first = self.reset.draw(draw_key, memory, params, jnp.ones(n, bool))

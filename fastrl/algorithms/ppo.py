@@ -24,7 +24,7 @@ from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, ActorCritic, NetworkConfig, actor_critic
 from fastrl.objectives import Objective
-from fastrl.sharding import replicate
+from fastrl.sharding import collect, shard_batch
 from fastrl.types import (
     Action,
     Algorithm,
@@ -205,13 +205,15 @@ def _iterate(
     env_state, samples, metrics = _collect(
         config, network, vec_env, action_space, rollout_key, state, task
     )
+    samples = collect(samples)
     raw_observation, reward = samples.observation, samples.reward * hparams.reward_scale
     rewards, observations = state.rewards, state.observations
     if config.normalize_reward:
         done = samples.terminated | samples.truncated
         rewards, reward = normalize.scale_rewards(rewards, reward, done, hparams.gamma)
     samples = samples._replace(observation=_seen(config, state, raw_observation), reward=reward)
-    last_value = network.value(state.params, _seen(config, state, env_state.observation))
+    last_observation = collect(env_state.observation)
+    last_value = network.value(state.params, _seen(config, state, last_observation))
     samples = _with_advantages(samples, last_value, hparams)
     params, optimizer, update_metrics = _update(
         config, network, objective, shuffle_key, state, samples, hparams, progress
@@ -278,12 +280,12 @@ def _update(
         optim.linear(hparams.learning_rate, hparams.final_learning_rate, progress),
         hparams.max_grad_norm,
     )
-    flat = replicate(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples))
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples)
     loss = functools.partial(_loss, config, network, objective, hparams, progress)
 
     def minibatch(carry: Any, index: Array) -> tuple[Any, Metrics]:
         params, optimizer_state = carry
-        batch = jax.tree.map(lambda x: x[index], flat)
+        batch = shard_batch(jax.tree.map(lambda x: x[index], flat))
         grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
         updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
         return (optax.apply_updates(params, updates), optimizer_state), metrics
