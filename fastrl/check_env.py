@@ -7,10 +7,12 @@ failed check that says what to do, never a traceback.
 """
 
 import dataclasses
+import sys
 from typing import Any, Literal, NamedTuple
 
 from fastrl import env_contract
-from fastrl.user_code import explain
+from fastrl.transforms.base import Transform
+from fastrl.user_code import explain, is_ours, is_users, place
 
 Status = Literal["ok", "warning", "failure"]
 
@@ -92,6 +94,33 @@ def check_env(env: Any, *, seed: int = 0, num_envs: int = 64, num_steps: int = 2
             checks.append(Check("not run", "warning", rest))
             break
     return Report(_name(env), tuple(checks), case.steps_per_second)
+
+
+def why_it_fails(env: Any, error: BaseException) -> str:
+    """Why tracing a learner on `env` (None if it has none) raised `error`, on one line.
+
+    That is the user's own line if the error arose in code of theirs.  If not, what their
+    environment returned may be to blame: then it is the first clause of the contract broken.
+    """
+    if place(error):
+        return explain(error)
+    if env is not None and is_users(_file(env)):
+        case = env_contract.Case(env, seed=0, num_envs=2, num_steps=1)
+        for name, check, _ in env_contract.CHECKS:
+            result = _run(name, check, case) if name in _STRUCTURE else None
+            if result is not None and result.status == "failure":
+                return f"{_name(env)} is not as environments must be: {result.message}"
+    return str(error) if is_ours(error) else explain(error)
+
+
+_STRUCTURE = ("methods", "params", "spaces", "reset", "step", "state types")  # cheap checks
+
+
+def _file(env: Any) -> str:
+    """Where the innermost environment was written, empty if it was made at run time."""
+    while isinstance(env, Transform):
+        env = env.env
+    return getattr(sys.modules.get(type(env).__module__), "__file__", None) or ""
 
 
 def _run(name: str, check: env_contract.CheckFunction, case: env_contract.Case) -> Check:

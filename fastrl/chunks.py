@@ -60,22 +60,24 @@ def chunk_program(
 def check(algorithm: Algorithm, key: Key, hparams: Any, task: Any) -> tuple[Any, Metrics]:
     """The shapes of the algorithm's state and of the metrics of an iteration.
 
-    Raises ValueError if `init` or `step` can't be traced with `hparams` and `task`, or if
-    `step` returns a state of another structure than it was given; nothing is compiled.
+    Raises ValueError, with the user's line where it is their code that fails, if `init` or
+    `step` can't be traced with `hparams` and `task`, or if `step` returns a state of another
+    structure than it was given; nothing is compiled.
     """
     what = "the algorithm's init"
     try:
         state = jax.eval_shape(algorithm.init, key, hparams, task)
         what = "the algorithm's step"
-        following, metrics = jax.eval_shape(algorithm.step, state, hparams, task)
+        returned = jax.eval_shape(algorithm.step, state, hparams, task)
     except Exception as error:
-        reason = " ".join(str(error).split())[:400] or type(error).__name__
-        if wrong := wrong_task(algorithm, task):
-            raise TypeError(f"{wrong} ({reason})") from error
+        raise _failure(what, algorithm, hparams, task, error) from error
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)):
+        kinds = ", ".join(type(x).__name__ for x in returned) if type(returned) is tuple else ""
         raise ValueError(
-            f"{what} fails with this task (a {type(task).__name__}) and these hparams "
-            f"(a {type(hparams).__name__}): {reason}"
-        ) from error
+            f"the algorithm's step returned {f'({kinds})' if kinds else type(returned).__name__}: "
+            "it must return (state, metrics), metrics a dict"
+        )
+    following, metrics = returned
     for name, was, is_now in differences(described(state), described(following)):
         raise ValueError(
             f"the algorithm's step changes its state: {name} was {was} and becomes {is_now}"
@@ -84,6 +86,21 @@ def check(algorithm: Algorithm, key: Key, hparams: Any, task: Any) -> tuple[Any,
     if reserved:
         raise ValueError(f"the algorithm's metric {reserved[0]!r} has a name that a log row needs")
     return state, metrics
+
+
+def _failure(
+    what: str, algorithm: Algorithm, hparams: Any, task: Any, error: Exception
+) -> ValueError | TypeError:
+    """What to tell the user when tracing `what` raised `error`."""
+    from fastrl.check_env import why_it_fails
+
+    if wrong := wrong_task(algorithm, task):
+        return TypeError(f"{wrong} ({why_it_fails(None, error)})")
+    return ValueError(
+        f"{what} fails with this task (a {type(task).__name__}) and these hparams "
+        f"(a {type(hparams).__name__}): {why_it_fails(algorithm.env, error)}"
+        + ("" if algorithm.env is None else " (`fastrl check-env` checks an environment)")
+    )
 
 
 def not_finite(report: Report) -> list[str]:

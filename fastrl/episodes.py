@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from fastrl import spaces
 from fastrl.types import Action, Array, Env, Key, Observation, PyTree, Step
+from fastrl.user_code import explain
 
 MAX_COPIES = 256  # beyond some hundred environments a step costs what its environments cost
 
@@ -68,10 +69,9 @@ class Player(NamedTuple):
         try:
             action, carry = self.act(state, carry, observation, key)
         except Exception as error:
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise ValueError(
                 "the policy could not act on an observation of shapes "
-                f"{shapes(observation)}: {hint} ({reason})"
+                f"{shapes(observation)}: {hint} ({explain(error)})"
             ) from error
         with jax.ensure_compile_time_eval():
             space = self.env.action_space(self.env.default_params())

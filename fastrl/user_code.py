@@ -14,8 +14,6 @@ from types import ModuleType
 from typing import Any
 
 import jax
-import jaxlib
-import numpy as np
 
 from fastrl.registry import nearest
 
@@ -66,9 +64,9 @@ def explain(error: BaseException) -> str:
     """What `error` means to the author of the code it arose in, and where, on one line."""
     for kind, meaning in _MEANINGS:
         if isinstance(error, kind):
-            return meaning + _place(error)
+            return meaning + place(error)
     lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:300] + _place(error)
+    return f"{type(error).__name__}: {lines[0]}"[:300] + place(error)
 
 
 _MEANINGS: tuple[tuple[type[Exception], str], ...] = (
@@ -120,35 +118,45 @@ def import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ValueError(f"importing {name!r} failed: {error}{_place(error)}") from error
+        raise ValueError(f"importing {name!r} failed: {error}{place(error)}") from error
     except (Exception, SystemExit) as error:
         raise ValueError(f"importing {name!r} failed: {explain(error)}") from error
 
 
-def _place(error: BaseException) -> str:
-    """The last line of the user's own code that led to `error`."""
+def place(error: BaseException) -> str:
+    """The last line of the user's own code that led to `error`; empty if none did."""
     if isinstance(error, SyntaxError):
         return f" ({os.path.basename(error.filename or '?')}, line {error.lineno})"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if _is_users(frame.filename):
+        if is_users(frame.filename):
             return f" ({os.path.basename(frame.filename)}, line {frame.lineno})"
     return ""
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether fastrl's own code raised `error`, so that its message is meant for users."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and os.path.abspath(frames[-1].filename).startswith(_folder(__file__))
+
+
+def is_users(file: str) -> bool:
+    """Whether a file of code is the user's: not of Python, fastrl, or a library it stands on."""
+    path = os.path.abspath(file)
+    return not file.startswith("<") and not any(
+        path.startswith(folder) and not path.startswith(inside) for folder, inside in _OTHERS
+    )
 
 
 def _folder(file: str) -> str:
     return os.path.dirname(os.path.abspath(file)) + os.sep
 
 
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(jax.__file__))) + os.sep
+_LIBRARIES = ("jax", "jaxlib", "numpy", "flax", "optax", "chex", "orbax", "brax", "mujoco")
+
 # Whose code is not the user's: each folder, and what lies in it that may be all the same.
 _OTHERS = (
     (_folder(os.__file__), sysconfig.get_path("purelib")),
     (_folder(__file__), _folder(__file__) + "envs"),
-    *((_folder(str(module.__file__)), "-") for module in (jax, jaxlib, np)),
+    *((_PACKAGES + name + os.sep, "-") for name in _LIBRARIES),
 )
-
-
-def _is_users(file: str) -> bool:
-    path = os.path.abspath(file)
-    return not file.startswith("<") and not any(
-        path.startswith(folder) and not path.startswith(inside) for folder, inside in _OTHERS
-    )

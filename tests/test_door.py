@@ -116,5 +116,5 @@ def test_a_reward_that_is_no_scalar_is_named():
             state, step = super().step(key, state, action, params)
             return state, step._replace(reward=step.reward[None])
 
-    with pytest.raises(ValueError, match=r"Wide.step returned a reward of shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"Wide .* reward is float32\[1\], it must be"):
         train(algorithm=ppo.make(Wide(), ppo.Config(num_envs=4, num_steps=8)))

@@ -4,10 +4,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 FAILURE, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
-_PACKAGE = Path(__file__).parents[1]
 
 
 class UsageError(Exception):
@@ -47,18 +45,11 @@ def judge(error: BaseException) -> tuple[int, str]:
         return FAILURE, "out of memory: take fewer environments (--config.num-envs)"
     if isinstance(error, OSError) and error.filename:
         return FAILURE, f"{error.filename}: {error.strerror}"
-    inner = error.__cause__ if isinstance(error, ValueError) else None
-    if _is_ours(error) and (inner is None or _is_ours(inner)):
-        return USAGE if isinstance(error, ValueError) else FAILURE, str(error)
-    from fastrl.user_code import explain
+    from fastrl.user_code import explain, is_ours
 
-    return FAILURE, (
-        f"{explain(inner if inner and _is_ours(error) else error)}. If the environment is your "
-        "own, `fastrl check-env` says more; FASTRL_DEBUG=1 shows the traceback"
-    )
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether fastrl's own code raised `error`, so that its message is meant for users."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).is_relative_to(_PACKAGE)
+    traceback_hint = "FASTRL_DEBUG=1 shows the traceback"
+    if not is_ours(error):
+        return FAILURE, f"{explain(error)}. {traceback_hint}"
+    if error.__cause__ is not None and not is_ours(error.__cause__):  # of somebody else's code
+        return FAILURE, f"{error}. {traceback_hint}"
+    return USAGE if isinstance(error, ValueError) else FAILURE, str(error)
