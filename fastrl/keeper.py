@@ -10,7 +10,7 @@ import numpy as np
 from fastrl import checkpoint, retention
 from fastrl.checkpoint import CheckpointError, Restored
 from fastrl.metrics import Mean, Metrics
-from fastrl.run_folder import RunFolder
+from fastrl.run_folder import RunFolder, command
 
 
 class Position(NamedTuple):
@@ -56,7 +56,7 @@ class Keeper:
             if newest
             else "There is no checkpoint yet"
         )
-        return f"{where}; go on with `fastrl resume {self._folder.path}` or resume=True"
+        return f"{where}; go on with `{command(self._folder, 'resume')}` or resume=True"
 
     def _paths(self) -> list[Path]:
         return retention.newest_first(self._folder.checkpoints)

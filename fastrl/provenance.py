@@ -54,6 +54,20 @@ def record(path: Path, devices: int) -> list[str]:
     ]
 
 
+def imported(path: Path) -> str:
+    """The user's module that the run of the `info.json` at `path` was started with, or "".
+
+    It is for people to read: what a run folder says is never imported by itself.
+    """
+    info = _read(path)
+    words = info["start"].get("command") if info else None
+    for i, word in enumerate(words if isinstance(words, list) else []):
+        flag, equals, module = str(word).partition("=")
+        if flag == "--import":
+            return module if equals else str(words[i + 1]) if i + 1 < len(words) else ""
+    return ""
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     """The content of an `info.json`, None if there is none or it is none of ours."""
     try:

@@ -14,10 +14,11 @@ handle; a folder without `inputs` holds no run yet.
 import contextlib
 import dataclasses
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
-from fastrl import checkpoint, retention
+from fastrl import checkpoint, provenance, retention
 from fastrl.checkpoint import CheckpointError, Restored
 from fastrl.files import RunFolderError, sweep, writing
 from fastrl.types import PyTree
@@ -75,6 +76,13 @@ def at(path: str | os.PathLike[str]) -> RunFolder:
     return RunFolder(Path(path).expanduser())
 
 
+def command(folder: RunFolder, verb: str) -> str:
+    """The command line that does `verb` with the run, such as `fastrl resume runs/cartpole`."""
+    module = provenance.imported(folder.info)
+    words = ["fastrl", verb, str(folder.path), *(("--import", module) if module else ())]
+    return shlex.join(words)
+
+
 class Lock:
     """Held by the one process that writes to a run folder; the system frees it after a kill."""
 
@@ -129,7 +137,7 @@ def refuse(folder: RunFolder, resume: bool) -> None:
     if folder.holds_run() and not resume:
         raise RunFolderError(
             f"{folder.path} holds a run already: continue it with resume=True "
-            f"(`fastrl resume {folder.path}`), or choose another folder"
+            f"(`{command(folder, 'resume')}`), or choose another folder"
         )
     if folder.holds_run() and not folder.inputs.exists():
         raise RunFolderError(f"the run in {folder.path} has lost its {folder.inputs.name}")

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -316,6 +317,21 @@ def test_import(folder: Path, own_module: str, capsys) -> None:
     assert main(["evaluate", run, "--episodes", "2", "--import", own_module]) == 0
     assert main(["list", "envs", "--import", own_module]) == 0
     assert "A cart of mine." in capsys.readouterr().out
+
+
+def test_the_commands_to_go_on_with_name_the_import(folder: Path, own_module: str, capsys) -> None:
+    """As they are printed they work: at the end of a run, and where a folder is taken."""
+    argv = ["train", "tiny", "--env", "test-cli/Mine", "--import", own_module, "--name", "a run"]
+    said = program(*argv, "--quiet", cwd=folder).communicate(timeout=120)[0]
+    offered = [shlex.split(x) for x in re.findall(r"fastrl (\w+ .*runs.*)", said)]
+    assert [words[0] for words in offered] == ["evaluate", "render", "resume"]
+    for words in offered:
+        assert words[1:4] == [os.path.join("runs", "a run"), "--import", own_module]
+    assert main([*offered[0], "--episodes", "2"]) == 0
+    assert main([*offered[2][:-1], "192", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main([*argv[:-2], "--run-dir", "runs/a run"]) == 2
+    assert f"`fastrl resume 'runs/a run' --import {own_module}`" in capsys.readouterr().err
 
 
 def test_errors_in_the_users_environment(folder: Path, own_module: str, capsys) -> None:

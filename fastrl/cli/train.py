@@ -13,6 +13,7 @@ from fastrl.cli.request import import_module, read_request, usage_errors, use_de
 from fastrl.config import RunConfig
 from fastrl.evaluate import evaluate
 from fastrl.registry import nearest
+from fastrl.run_folder import RunFolder, command
 from fastrl.train import train as run_training
 
 EVALUATION_EPISODES = 100
@@ -105,7 +106,8 @@ def run_folder(run_config: RunConfig, run_dir: str, name: str) -> Path:
 def _new(folder: Path) -> Path:
     """`folder`, if a run can be put there. Raises UsageError if there are other files in it."""
     if folder.is_dir() and any(folder.iterdir()):
-        started = f"a run: go on with it by `fastrl resume {folder}`, or give a new folder"
+        go_on = command(RunFolder(folder), "resume")
+        started = f"a run: go on with it by `{go_on}`, or give a new folder"
         other = "other files: give a new or empty folder"
         holds_run = (folder / "config.toml").is_file() and (folder / "info.json").is_file()
         raise UsageError(f"--run-dir {folder} holds {started if holds_run else other}")
@@ -135,9 +137,10 @@ def report(built: Any, state: Any, folder: Path) -> None:
         print(f"evaluation  {result}")
     print(f"run folder  {folder}")
     print(f"picture     {picture([folder], folder / 'pictures' / 'learning_curve.png')}")
-    print(f"go on with  fastrl evaluate {folder}")
-    print(f"            fastrl render {folder}")
-    print(f"            fastrl resume {folder} --steps N")
+    run = RunFolder(folder)
+    print(f"go on with  {command(run, 'evaluate')}")
+    print(f"            {command(run, 'render')}")
+    print(f"            {command(run, 'resume')} --steps N")
 
 
 def picture(runs: Sequence[Path], path: Path, metric: str | None = None) -> str:
