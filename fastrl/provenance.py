@@ -60,11 +60,12 @@ def imported(path: Path) -> str:
     It is for people to read: what a run folder says is never imported by itself.
     """
     info = _read(path)
-    words = info["start"].get("command") if info else None
-    for i, word in enumerate(words if isinstance(words, list) else []):
-        flag, equals, module = str(word).partition("=")
+    command = info["start"].get("command") if info else None
+    words = [str(word) for word in command] if isinstance(command, list) else []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, equals, module = word.partition("=")
         if flag == "--import":
-            return module if equals else str(words[i + 1]) if i + 1 < len(words) else ""
+            return module if equals else following
     return ""
 
 

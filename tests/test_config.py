@@ -17,6 +17,7 @@ from fastrl.envs.classic import CartPole
 from fastrl.transforms import FrameStack, TimeLimit
 
 CARTPOLE = 'env = "CartPole-v1"\n'
+LIMITED = 'env = "CartPole-v1"\ntransforms = [{name = "time_limit", max_steps = 20}]\n'
 
 # What is wrong, and what the error must say: the value, and the way out where there is one.
 MALFORMED = {
@@ -78,6 +79,10 @@ MALFORMED = {
     CARTPOLE + "[params]\ngravity = 'low'": ["gravity = 'low'", "a number"],
     CARTPOLE + "[params]\nmax_steps = 1.5": ["max_steps = 1.5", "integer"],
     CARTPOLE + "[params.gravity]\nx = 1": ["{'x': 1}", "a number"],
+    LIMITED + "[params]\nhalf_length = 1": ["params.half_length", "'params.env.half_length'"],
+    LIMITED + "[params]\nhalf_lenth = 1": ["params.half_lenth", "'params.env.half_length'"],
+    LIMITED + "[params.env]\nmax_step = 1": ["max_step", "'params.env.max_steps'"],
+    LIMITED + "[params.env.env]\nmax_steps = 1": ["'params.env.env'", "'params.env'"],
     CARTPOLE + "params = 1": ["params = 1", "[params]"],
     CARTPOLE + "[env_options]\nsize = 1": ["'size'", "none"],
     'env = "brax/ant"\n[env_options]\nbackend = "spin"': ["'spin'", "'spring'"],

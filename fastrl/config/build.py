@@ -84,13 +84,25 @@ def build_env(run_config: RunConfig) -> Env:
     return env
 
 
-def change_params(params: Any, changes: Mapping[str, Any], place: str = "params") -> Any:
+def change_params(params: Any, changes: Mapping[str, Any]) -> Any:
     """`params`, a NamedTuple, dataclass or dict, with the numbers in `changes` put in.
 
     Every number keeps the kind and shape of the one that it replaces.
-    Raises ValueError for an unknown name, with the nearest known ones, or a value that does
-    not fit.
+    Raises ValueError for an unknown name, with the nearest known ones (the params of an
+    environment inside a transform's are `params.env`), or a value that does not fit.
     """
+    return _change(params, changes, "params", _paths(params, "params"))
+
+
+def _paths(params: Any, place: str) -> list[str]:
+    """All names in a record and in the records within it: `params.env`, `params.env.gravity`."""
+    paths = []
+    for name, value in (fields_of(params) or {}).items():
+        paths += [f"{place}.{name}", *_paths(value, f"{place}.{name}")]
+    return paths
+
+
+def _change(params: Any, changes: Mapping[str, Any], place: str, known: list[str]) -> Any:
     if not changes:
         return params
     fields = fields_of(params)
@@ -98,9 +110,8 @@ def change_params(params: Any, changes: Mapping[str, Any], place: str = "params"
         raise ValueError(f"{place}: {type(params).__name__} has no named numbers to change")
     for key, value in changes.items():
         if key not in fields:
-            known = [f"{place}.{field}" for field in fields]
             raise ValueError(unknown_key(f"{place}.{key}", known))
-        fields[key] = _changed(fields[key], value, f"{place}.{key}")
+        fields[key] = _changed(fields[key], value, f"{place}.{key}", known)
     if isinstance(params, Mapping):
         return type(params)(fields)  # type: ignore[call-arg]
     if hasattr(params, "_replace"):
@@ -119,11 +130,11 @@ def fields_of(params: Any) -> dict[str, Any] | None:
     return None
 
 
-def _changed(old: Any, value: Any, place: str) -> Any:
+def _changed(old: Any, value: Any, place: str, known: list[str]) -> Any:
     if fields_of(old) is not None:
         if not isinstance(value, Mapping):
             raise ValueError(f"{place} = {values.show(value)}: expected a table, [{place}]")
-        return change_params(old, value, place)
+        return _change(old, value, place, known)
     if isinstance(old, (bool, int, float, str, type(None))):
         return values.check(value, type(old), place)
     host = np.asarray(old)
