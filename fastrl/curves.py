@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastrl.config.read import flat
 from fastrl.tracking import read_rows
 
 _RESAMPLES = 1000
@@ -51,7 +52,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     except FileNotFoundError:
         raise ValueError(f"{folder}: is not a run folder (it has no metrics.jsonl)") from None
     try:
-        settings = _flat(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")))
+        settings = flat(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         settings = {}
     return Run(str(folder), settings, rows)
@@ -115,15 +116,6 @@ def group(runs: Sequence[Run]) -> Groups:
     for key, run in zip(keys, runs, strict=True):
         grouped.setdefault(labels[repr(key)], []).append(run)
     return grouped
-
-
-def _flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, with dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in tables.items():
-        inner = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return flat
 
 
 def _words(name: str, value: Any) -> str:

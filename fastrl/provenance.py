@@ -1,6 +1,7 @@
 """Where a run came from: versions, device, git state, command line. Nothing about the host."""
 
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -62,7 +63,7 @@ def imported(path: Path) -> str:
     info = _read(path)
     command = info["start"].get("command") if info else None
     words = [str(word) for word in command] if isinstance(command, list) else []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*words, ""]):
         flag, equals, module = word.partition("=")
         if flag == "--import":
             return module if equals else following

@@ -58,7 +58,8 @@ def trained(tmp_path_factory) -> Path:
     return folder / "runs" / "one"
 
 
-# Wrong command lines: in a folder with configs/tiny.toml and the finished run RUN.
+# Wrong command lines: in a folder with configs/tiny.toml, configs/broken.toml, which has an
+# unknown param, and the finished run RUN. An error says whether a flag or a file is wrong.
 WRONG = {
     "trian": ["trian", "'train'"],
     "train --stepz 3": ["--stepz", "--steps"],
@@ -70,10 +71,12 @@ WRONG = {
     "train CartPole-v1": ["CartPole-v1", "--env CartPole-v1"],
     "train RUN": ["folder", "config.toml"],
     "train tiny extra": ["extra"],
-    "train tiny --env CartPole": ["CartPole", "'CartPole-v1'"],
+    "train tiny --env CartPole": [": --env over tiny: env:", "CartPole", "'CartPole-v1'"],
+    "train --env CartPole": [": --env: env:", "CartPole", "'CartPole-v1'"],
     "train tiny --env": ["--env"],
-    "train tiny --algorithm pop": ["'pop'", "'ppo'"],
-    "train tiny --steps 0": ["steps = 0"],
+    "train tiny --algorithm pop": ["--algorithm over tiny", "'pop'", "'ppo'"],
+    "train tiny --steps 0": [": --steps over tiny: steps = 0"],
+    "train --env CartPole-v1 --steps 0": [": --steps: steps = 0"],
     "train tiny --steps -5": ["steps = -5"],
     "train tiny --steps many": ["--steps", "'many'", "integer"],
     "train tiny --steps 1.5": ["--steps", "1.5", "integer"],
@@ -93,10 +96,15 @@ WRONG = {
     "train tiny --config.num-envs -8": ["num_envs=-8"],
     "train tiny --config.num-envs 8,16": ["8,16", "fastrl sweep"],
     "train tiny --config.num-minibatches 7": ["num_minibatches=7", "divisible"],
+    "train tiny --seed 1 --config.num-envs 1 --config.num-minibatches 7": [
+        ": --config.num-envs and --config.num-minibatches over tiny: config: num_envs*num_steps=8"
+    ],
+    "train broken --seed 1 --params.max-steps 20": [": broken: unknown key 'params.gravty'"],
+    "train broken --seed 1 --params.gravty 20": [": --params.gravty over broken: unknown key"],
     "train tiny --config.activation sigmoid": ["'sigmoid'", "'tanh'"],
     "train tiny --config.hidden-sizes 64 x": ["--config.hidden-sizes", "'x'"],
     "train tiny --config.stop-on-kl yes": ["--config.stop-on-kl", "'yes'", "true or false"],
-    "train tiny --params.gravty 1": ["gravty", "'params.gravity'"],
+    "train tiny --params.gravty 1": [": --params.gravty over tiny: ", "'params.gravity'"],
     "train tiny --params.gravity low": ["gravity", "'low'"],
     "train tiny --params.gravity": ["--params.gravity", "value"],
     "train tiny --env-options.size 3": ["'size'"],
@@ -113,6 +121,7 @@ WRONG = {
     "resume nope": ["nope", "no such run folder"],
     "resume configs": ["configs", "not a run folder"],
     "resume RUN --steps x": ["--steps", "'x'"],
+    "resume RUN --steps 0": [": --steps: steps = 0"],
     "evaluate": ["fastrl evaluate runs/NAME"],
     "evaluate nope": ["nope", "no such run folder"],
     "evaluate RUN --episodes 0": ["episodes=0"],
@@ -146,6 +155,7 @@ WRONG = {
 @pytest.mark.parametrize("line", WRONG)
 def test_wrong_command_lines(line: str, folder: Path, trained: Path, capsys) -> None:
     """A mistake gives one line on stderr that names the value and the way out, and code 2 or 1."""
+    (folder / "configs" / "broken.toml").write_text(TINY + "[params]\ngravty = 1\n")
     code = main(line.replace("RUN", str(trained)).split())
     said = capsys.readouterr().err.strip()
     assert code in (1, 2), said
@@ -428,7 +438,7 @@ def test_exit_codes_of_the_program(folder: Path) -> None:
     """The process returns what `main` does; FASTRL_DEBUG shows a traceback besides the line."""
     wrong = program("train", "tiny", "--seed", "-1", cwd=folder)
     debugged = program("train", "tiny", "--seed", "-1", cwd=folder, FASTRL_DEBUG="1")
-    assert wrong.communicate(timeout=120)[1].startswith("fastrl: seed = -1")
+    assert wrong.communicate(timeout=120)[1].startswith("fastrl: --seed over tiny: seed = -1")
     assert wrong.returncode == 2
     assert "Traceback" in debugged.communicate(timeout=120)[1]
     assert debugged.returncode == 2

@@ -9,8 +9,9 @@ from fastrl import registry
 from fastrl.cli.errors import UsageError
 from fastrl.cli.flags import Argument, Switch, parse
 from fastrl.config import RunConfig, files, values
-from fastrl.config.read import from_tables, merge
+from fastrl.config.read import flat, from_tables, merge
 from fastrl.config.read import parse as parse_toml
+from fastrl.config.source import Source
 
 _OPEN_SECTIONS = ("params", "env_options")  # whose names depend on the environment
 
@@ -53,19 +54,21 @@ def read_request(
         chosen = _value_of(argv, "--algorithm")
         if chosen:
             tables = {**tables, "algorithm": chosen}
-        base = from_tables({"env": "", **tables}, source)
+        base = from_tables({"env": "", **tables}, Source(source, ("algorithm",) if chosen else ()))
         names = [f.name for f in dataclasses.fields(flags) if hasattr(base, f.name)]
         flags = dataclasses.replace(flags, **{name: getattr(base, name) for name in names})
         records = {name: getattr(base, name) for name in sections}
         given, changes = parse(flags, argv, prog, records)
-        changes |= {name: getattr(given, name) for name in names} | opened
-        run_config = from_tables(merge(tables, changes))
+        top = {name: getattr(given, name) for name in names}
+        changes |= {k: v for k, v in top.items() if v != getattr(base, k)} | opened
+        tables = {"env": "", **merge(tables, changes)}
+        run_config = from_tables(tables, Source(source, tuple(flat(changes))))
     if not run_config.env:
         raise UsageError(
             f"train on what? Name a config, {prog} ppo_cartpole, or an environment, "
             f"{prog} --env CartPole-v1 (all: fastrl list)"
         )
-    return dataclasses.replace(run_config, source=source), given
+    return run_config, given
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from fastrl.cli.errors import UsageError
 from fastrl.cli.flags import Argument, Switch, parse
 from fastrl.cli.request import import_module, read_request, usage_errors, use_devices
 from fastrl.config import RunConfig
+from fastrl.config.source import Source, located
 from fastrl.evaluate import evaluate
 from fastrl.registry import nearest
 from fastrl.run_folder import RunFolder, command
@@ -67,7 +68,8 @@ def resume(argv: Sequence[str]) -> int:
         built = config.build(run_config)
     longer = None  # the config is to say what the folder holds
     if flags.steps is not None:
-        longer = config.dumps(dataclasses.replace(run_config, steps=flags.steps), full=True)
+        with located(Source(flags=("steps",))):
+            longer = config.dumps(dataclasses.replace(run_config, steps=flags.steps), full=True)
     given: dict[str, Any] = {"steps": flags.steps}
     if not (Path(flags.run) / "inputs").exists():  # killed before it began: all is in the config
         given = dataclasses.asdict(run_config.train) | {

@@ -9,8 +9,9 @@ import numpy as np
 
 from fastrl import algorithms, registry
 from fastrl.config import values
-from fastrl.config.read import located, option_hints, unknown_key
+from fastrl.config.read import option_hints, unknown_key
 from fastrl.config.run_config import CUSTOM, RESETS, RunConfig
+from fastrl.config.source import located
 from fastrl.hparams import as_arrays, conform
 from fastrl.types import Algorithm, Env, ResetFactory
 
@@ -36,7 +37,7 @@ def build(
     What a file cannot name (an unregistered environment, an objective or reset of one's own)
     is given here; it then goes before what the config says.
 
-    Raises ValueError for whatever does not fit, with the place in the config.
+    Raises ValueError for whatever does not fit, with the place in the config and its file or flag.
     """
     with located(run_config.source):
         if run_config.algorithm == CUSTOM:

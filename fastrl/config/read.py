@@ -12,17 +12,17 @@ It is data: it names environments, algorithms and transforms out of tables that 
 fastrl (or that the user's own program filled), and nothing in it can run code.
 """
 
-import contextlib
 import dataclasses
 import inspect
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from fastrl import algorithms, registry
 from fastrl.config import files, values
 from fastrl.config.run_config import CUSTOM, RESETS, RunConfig, TrainOptions
+from fastrl.config.source import Source, located
 
 Tables = dict[str, Any]  # parsed TOML
 
@@ -44,12 +44,12 @@ def load(path: str | Path) -> RunConfig:
 
 def loads(text: str, source: str = "") -> RunConfig:
     """The config in the TOML `text`; `source` is what errors call it."""
-    return from_tables(parse(text, source), source)
+    return from_tables(parse(text, source), Source(source))
 
 
 def parse(text: str, source: str = "") -> Tables:
     """The tables of the TOML `text`, unchecked."""
-    with located(source):
+    with located(Source(source)):
         try:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -59,19 +59,10 @@ def parse(text: str, source: str = "") -> Tables:
             raise ValueError("is not a config: nested too deeply") from None
 
 
-def from_tables(tables: Tables, source: str = "") -> RunConfig:
+def from_tables(tables: Tables, source: Source) -> RunConfig:
     """The config that parsed TOML stands for, checked as far as it can be without its env."""
     with located(source):
         return _from_tables(tables, source)
-
-
-@contextlib.contextmanager
-def located(source: str) -> Iterator[None]:
-    """Puts the name of the file in front of the message of a ValueError."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}" if source else str(error)) from error
 
 
 def merge(tables: Tables, changes: Tables) -> Tables:
@@ -83,6 +74,15 @@ def merge(tables: Tables, changes: Tables) -> Tables:
             value = merge(old, value)
         both[key] = value
     return both
+
+
+def flat(tables: Mapping[str, Any], prefix: str = "") -> Tables:
+    """Nested tables as one, with dotted names: `params.env.gravity`."""
+    entries: Tables = {}
+    for key, value in tables.items():
+        inner = isinstance(value, Mapping)
+        entries |= flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+    return entries
 
 
 def check_fields(
@@ -117,7 +117,7 @@ def hints_of(cls: Any) -> dict[str, Any]:
     return {k: v for k, v in get_type_hints(cls).items() if v is not Any}
 
 
-def _from_tables(tables: Tables, source: str) -> RunConfig:
+def _from_tables(tables: Tables, source: Source) -> RunConfig:
     sections = _sections(values.check(tables.get("algorithm", "ppo"), str, "algorithm"))
     known = {f"{name}.{key}" for name, cls in sections.items() for key in hints_of(cls)}
     fields = {f.name for f in dataclasses.fields(RunConfig)} - {"source"}

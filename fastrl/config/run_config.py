@@ -6,6 +6,7 @@ from typing import Any
 
 from fastrl import algorithms
 from fastrl import reset as resets
+from fastrl.config.source import Source
 
 RESETS = {"fresh": resets.fresh, "pool": resets.pool}
 
@@ -42,7 +43,7 @@ class RunConfig:
     config: Any = None
     hparams: Any = None
     train: TrainOptions = TrainOptions()
-    source: str = dataclasses.field(default="", compare=False)  # the file, for errors
+    source: Source = dataclasses.field(default=Source(), compare=False)  # for errors
 
     def __post_init__(self) -> None:
         for name, low, high in (
