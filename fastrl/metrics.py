@@ -29,8 +29,24 @@ def mean(values: jax.Array, where: jax.Array | None = None) -> Mean:
     values = jnp.asarray(values, jnp.float32)
     if where is None:
         return Mean(values.sum(), jnp.float32(values.size))
+    return summed({"": each(values, where)})[""]
+
+
+def each(values: jax.Array, where: jax.Array | None = None) -> Mean:
+    """The same entry by entry, not summed yet: a scan stacks it and `summed` reduces it once.
+
+    A reduction at every step costs as much as the step of a small environment does.
+    """
+    values = jnp.asarray(values, jnp.float32)
+    if where is None:
+        return Mean(values, jnp.ones(values.shape, bool))
     where = jnp.broadcast_to(where, values.shape)
-    return Mean(jnp.where(where, values, 0.0).sum(), where.sum(dtype=jnp.float32))
+    return Mean(jnp.where(where, values, 0.0), where)
+
+
+def summed(metrics: Metrics) -> Metrics:
+    """Sums out all axes."""
+    return {k: Mean(m.total.sum(), m.weight.sum(dtype=jnp.float32)) for k, m in metrics.items()}
 
 
 def add(a: Metrics, b: Metrics) -> Metrics:

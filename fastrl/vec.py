@@ -60,6 +60,13 @@ class VecEnv(NamedTuple):
         `action` is `[N, ...]`; consumes `key`.  The metrics count the episodes that ended:
         `episode_return`, `episode_length`, and whatever the environment reports per step.
         """
+        state, transition, metrics = self._step(key, state, action, params)
+        return state, transition, fm.summed(metrics)
+
+    def _step(
+        self, key: Key, state: VecState, action: Action, params: Any
+    ) -> tuple[VecState, Transition, Metrics]:
+        """`step` with metrics per environment."""
         step_key, draw_key = jax.random.split(key)
         per_env = self.reset.per_env_params
         step_keys = jax.random.split(step_key, self.num_envs)
@@ -71,9 +78,9 @@ class VecEnv(NamedTuple):
         returns = state.episode_return + step.reward
         lengths = state.episode_length + 1
         metrics = {
-            "episode_return": fm.mean(returns, done),
-            "episode_length": fm.mean(lengths, done),
-            **{name: fm.mean(values) for name, values in step.metrics.items()},
+            "episode_return": fm.each(returns, done),
+            "episode_length": fm.each(lengths, done),
+            **{name: fm.each(values) for name, values in step.metrics.items()},
         }
         unchanged = Pool(state.memory, state.params, env_state, step.observation)
         fresh = self._draw(draw_key, params, done, unchanged)
@@ -152,8 +159,8 @@ def rollout(
     def body(state: VecState, key: Key) -> tuple[VecState, tuple[PyTree, Metrics]]:
         policy_key, step_key = jax.random.split(key)
         action, extras = policy(policy_key, state.observation)
-        state, transition, metrics = vec_env.step(step_key, state, action, params)
+        state, transition, metrics = vec_env._step(step_key, state, action, params)
         return state, (keep(transition, extras), metrics)
 
     state, (kept, metrics) = jax.lax.scan(body, state, jax.random.split(key, num_steps))
-    return state, kept, fm.fold(metrics)
+    return state, kept, fm.summed(metrics)

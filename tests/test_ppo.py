@@ -11,7 +11,7 @@ import toys
 
 import fastrl
 from fastrl import sharding
-from fastrl.algorithms import ppo
+from fastrl.algorithms import on_policy, ppo
 from fastrl.envs.classic import CartPole
 from fastrl.kernels import prng
 
@@ -41,14 +41,12 @@ def test_three_updates_equal_a_float64_oracle():
     state = jax.jit(algorithm.init)(prng.key(1), hparams, task)
     after, _ = jax.jit(algorithm.step)(state, hparams, task)
 
-    parts = (
-        config,
-        ppo.actor_critic(env.observation_space(task), env.action_space(task), config.network),
-    )
+    actions = env.action_space(task)
+    network = ppo.actor_critic(env.observation_space(task), actions, config.network)
     vec_env = ppo.VecEnv(env, config.num_envs, fastrl.reset.fresh(env))
     rollout_key = jax.random.split(state.key, 3)[1]
-    env_state, samples, _ = ppo._collect(
-        *parts, vec_env, env.action_space(task), rollout_key, state, task
+    env_state, samples, _ = on_policy.collect(
+        vec_env, network, lambda x: x, actions, rollout_key, state.params, state.env, task, 32
     )
     s = jax.tree.map(
         lambda x: np.asarray(x, np.float64 if x.dtype == jnp.float32 else None), samples
@@ -56,13 +54,14 @@ def test_three_updates_equal_a_float64_oracle():
     assert s.truncated.any()
     params = flat_params(state.params)
     last = oracle_ppo.softmax_policy(params, np.asarray(env_state.observation, np.float64))[1]
-    following = np.concatenate([s.value[1:], last[None]])
+    value = oracle_ppo.softmax_policy(params, s.observation)[1]
+    following = np.concatenate([value[1:], last[None]])
     next_value = np.where(s.truncated, s.final_value, following)
-    advantage = oracle_ppo.gae(s.reward, s.value, next_value, s.terminated, s.truncated, 0.9, 0.95)
+    advantage = oracle_ppo.gae(s.reward, value, next_value, s.terminated, s.truncated, 0.9, 0.95)
     batch = {
         "observation": s.observation.reshape(-1, 4), "action": s.action.reshape(-1),
         "log_prob": s.log_prob.reshape(-1), "advantage": advantage.reshape(-1),
-        "target": (advantage + s.value).reshape(-1),
+        "target": (advantage + value).reshape(-1),
     }  # fmt: skip
     numbers = {"clip": 0.02, "entropy": 0.01, "value": 0.5, "max_grad_norm": 0.3,
                "learning_rate": 0.05}  # fmt: skip

@@ -17,14 +17,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import distributions, door, normalize, objectives, optim, returns
+from fastrl import distributions, door, normalize, objectives, optim
 from fastrl import metrics as fm
 from fastrl import reset as resets
+from fastrl.algorithms import on_policy
+from fastrl.algorithms.on_policy import Sample
 from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, ActorCritic, NetworkConfig, actor_critic
 from fastrl.objectives import Objective
-from fastrl.sharding import collect, shard_batch
+from fastrl.sharding import shard_batch
 from fastrl.types import (
     Action,
     Algorithm,
@@ -37,7 +39,7 @@ from fastrl.types import (
     ResetFactory,
     Scalar,
 )
-from fastrl.vec import VecEnv, VecState, rollout
+from fastrl.vec import VecEnv, VecState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,21 +119,6 @@ class State(NamedTuple):
     iteration: Array
 
 
-class Sample(NamedTuple):
-    """What is kept of a rollout. Leaves are `[T, N, ...]`, then `[B, ...]` in a minibatch."""
-
-    observation: Observation
-    action: Action  # as sampled, before it is clipped for the environment
-    log_prob: Array
-    value: Array
-    reward: Array
-    terminated: Array
-    truncated: Array
-    final_value: Array  # of the true successor where truncated, else 0
-    advantage: Any = ()  # this and `target` are filled in after the rollout
-    target: Any = ()
-
-
 def make(
     env: Env,
     config: Config = Config(),
@@ -202,19 +189,21 @@ def _iterate(
     key, rollout_key, shuffle_key = jax.random.split(state.key, 3)
     steps = state.iteration.astype(jnp.float32) * (config.num_envs * config.num_steps)
     progress = steps / hparams.anneal_steps
-    env_state, samples, metrics = _collect(
-        config, network, vec_env, action_space, rollout_key, state, task
-    )
-    samples = collect(samples)
+    see = functools.partial(_seen, config, state)
+    env_state, samples, metrics = on_policy.collect(
+        vec_env, network, see, action_space, rollout_key, state.params, state.env, task,
+        config.num_steps,
+    )  # fmt: skip
     raw_observation, reward = samples.observation, samples.reward * hparams.reward_scale
     rewards, observations = state.rewards, state.observations
     if config.normalize_reward:
         done = samples.terminated | samples.truncated
         rewards, reward = normalize.scale_rewards(rewards, reward, done, hparams.gamma)
-    samples = samples._replace(observation=_seen(config, state, raw_observation), reward=reward)
-    last_observation = collect(env_state.observation)
-    last_value = network.value(state.params, _seen(config, state, last_observation))
-    samples = _with_advantages(samples, last_value, hparams)
+    samples = on_policy.add_advantages(
+        samples._replace(observation=see(raw_observation), reward=reward),
+        functools.partial(network.value, state.params), see(env_state.observation),
+        hparams.gamma, hparams.gae_lambda, config.num_minibatches,
+    )  # fmt: skip
     params, optimizer, update_metrics = _update(
         config, network, objective, shuffle_key, state, samples, hparams, progress
     )
@@ -229,46 +218,6 @@ def _seen(config: Config, state: State, observation: Observation) -> Observation
     if not config.normalize_observation:
         return observation
     return normalize.normalize(state.observations, observation)
-
-
-def _collect(
-    config: Config, network: ActorCritic, vec_env: VecEnv, action_space: Any, key: Key,
-    state: State, task: Any,
-) -> tuple[VecState, Sample, Metrics]:  # fmt: skip
-    """A rollout under the current policy."""
-
-    def policy(key: Key, observation: Observation) -> tuple[Action, Any]:
-        distribution, value = network.apply(state.params, _seen(config, state, observation))
-        action = distribution.sample(key)
-        extras = action, distribution.log_prob(action), value
-        return distributions.to_environment(action_space, action), extras
-
-    def keep(t: Any, extras: Any) -> Sample:
-        # V(s') is needed where an episode was cut off, and nearly always there is none.
-        final_value = jax.lax.cond(
-            t.truncated.any(),
-            lambda x: network.value(state.params, _seen(config, state, x)) * t.truncated,
-            lambda x: jnp.zeros(t.truncated.shape),
-            t.next_observation,
-        )
-        action, log_prob, value = extras
-        return Sample(
-            t.observation, action, log_prob, value, t.reward, t.terminated, t.truncated,
-            final_value,
-        )  # fmt: skip
-
-    return rollout(vec_env, policy, key, state.env, task, config.num_steps, keep)
-
-
-def _with_advantages(samples: Sample, last_value: Array, hparams: HParams) -> Sample:
-    """Fills in GAE advantages and value targets. `last_value` `[N]` follows the rollout."""
-    following = jnp.concatenate([samples.value[1:], last_value[None]])
-    next_values = jnp.where(samples.truncated, samples.final_value, following)
-    advantage = returns.gae(
-        samples.reward, samples.value, next_values, samples.terminated, samples.truncated,
-        hparams.gamma, hparams.gae_lambda,
-    )  # fmt: skip
-    return samples._replace(advantage=advantage, target=advantage + samples.value)
 
 
 def _update(

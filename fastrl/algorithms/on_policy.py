@@ -1,0 +1,94 @@
+"""What on-policy actor-critic learners share: a rollout, its values and advantages."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fastrl import distributions, returns, sharding
+from fastrl.metrics import Metrics
+from fastrl.networks import ActorCritic
+from fastrl.spaces import Space
+from fastrl.types import Action, Array, Key, Observation, PyTree, Scalar
+from fastrl.vec import VecEnv, VecState, rollout
+
+
+class Sample(NamedTuple):
+    """What is kept of a rollout. Leaves are `[T, N, ...]`, then `[B, ...]` in a minibatch."""
+
+    observation: Observation
+    action: Action  # as sampled, before it is clipped for the environment
+    log_prob: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    final_value: Array  # of the true successor where truncated, else 0
+    value: Any = ()  # this and the following are filled in after the rollout
+    advantage: Any = ()
+    target: Any = ()
+
+
+def collect(
+    vec_env: VecEnv,
+    network: ActorCritic,
+    see: Callable[[Observation], Observation],
+    action_space: Space,
+    key: Key,
+    params: PyTree,
+    state: VecState,
+    task: Any,
+    num_steps: int,
+) -> tuple[VecState, Sample, Metrics]:
+    """A rollout `[T, N]` under `network.policy(params, see(observation))`. Consumes `key`."""
+
+    def policy(key: Key, observation: Observation) -> tuple[Action, tuple[Action, Array]]:
+        distribution = network.policy(params, see(observation))
+        action = distribution.sample(key)
+        extras = action, distribution.log_prob(action)
+        return distributions.to_environment(action_space, action), extras
+
+    def keep(t: Any, extras: tuple[Action, Array]) -> Sample:
+        # V(s') is needed where an episode was cut off, and nearly always there is none.
+        final_value = jax.lax.cond(
+            t.truncated.any(),
+            lambda x: network.value(params, see(x)) * t.truncated,
+            lambda x: jnp.zeros(t.truncated.shape),
+            t.next_observation,
+        )
+        return Sample(t.observation, *extras, t.reward, t.terminated, t.truncated, final_value)
+
+    state, samples, metrics = rollout(vec_env, policy, key, state, task, num_steps, keep)
+    return state, sharding.collect(samples), metrics
+
+
+def add_advantages(
+    samples: Sample,
+    value: Callable[[Observation], Array],
+    last_observation: Observation,
+    gamma: Scalar,
+    gae_lambda: Scalar,
+    pieces: int,
+) -> Sample:
+    """Fills in values, GAE advantages and value targets.
+
+    `value` takes observations as the samples hold them; `last_observation` `[N, ...]` follows
+    the rollout.  Values are computed apart from the rollout, in large batches: up to `pieces`,
+    so that they need no more memory than as many minibatches do.
+    """
+    values = _in_pieces(value, samples.observation, math.gcd(pieces, samples.reward.shape[0]))
+    last_value = value(sharding.collect(last_observation))
+    following = jnp.concatenate([values[1:], last_value[None]])
+    next_values = jnp.where(samples.truncated, samples.final_value, following)
+    advantage = returns.gae(
+        samples.reward, values, next_values, samples.terminated, samples.truncated,
+        gamma, gae_lambda,
+    )  # fmt: skip
+    return samples._replace(value=values, advantage=advantage, target=advantage + values)
+
+
+def _in_pieces(f: Callable[[PyTree], Array], x: PyTree, pieces: int) -> Array:
+    """`f` on `x` `[T, ...]`, `T / pieces` at a time."""
+    y = jax.lax.map(f, jax.tree.map(lambda a: a.reshape(pieces, -1, *a.shape[1:]), x))
+    return y.reshape(-1, *y.shape[2:])
