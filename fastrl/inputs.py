@@ -1,6 +1,7 @@
 """All that determines a run besides the algorithm: given anew, or read from a run folder."""
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from fastrl import door, run_folder
 from fastrl.checkpoint import CheckpointError
+from fastrl.config.build import fields_of
 from fastrl.door import integer, number
 from fastrl.hparams import as_arrays, conform
 from fastrl.leaves import without_keys
@@ -73,6 +75,21 @@ def resumed(
     given = {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
     options, plan = _complete(algorithm, dataclasses.replace(saved, **given))
     return Inputs(tree["hparams"], tree["task"], options, plan)
+
+
+def annealing(hparams: Any, steps: float) -> str:
+    """A note if the learning rate anneals over another number of steps than `steps`, else "".
+
+    The two are apart on purpose: hparams are traced numbers, and a run that a resume makes
+    longer is not to change what it did before.
+    """
+    anneal_steps = float((fields_of(hparams) or {}).get("anneal_steps", math.inf))
+    if math.isinf(anneal_steps) or abs(anneal_steps - steps) <= 0.01 * steps:
+        return ""
+    note = f"hparams.anneal_steps is {anneal_steps:,.0f}, but this run takes {steps:,} steps"
+    if anneal_steps > steps:
+        return f"{note}: it ends before the learning rate has fallen to its final value"
+    return f"{note}: from there on the learning rate keeps its final value"
 
 
 def _complete(algorithm: Algorithm, options: Options) -> tuple[Options, Schedule]:

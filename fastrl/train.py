@@ -20,7 +20,7 @@ from fastrl import start as starting
 from fastrl.chunks import Report
 from fastrl.evaluate import evaluate
 from fastrl.hparams import as_arrays
-from fastrl.inputs import Inputs, Options
+from fastrl.inputs import Inputs, Options, annealing
 from fastrl.interrupts import Interrupts
 from fastrl.keeper import Keeper, Position
 from fastrl.kernels import prng
@@ -97,6 +97,8 @@ def train(
             done = start.iteration * algorithm.steps_per_iteration
             say.note(f"this run is finished, at {done:,} steps; with larger steps it goes on")
             return jax.device_put(start.position.state)
+        if note := annealing(start.inputs.hparams, start.inputs.options.steps or 0):
+            say.note(note)
         loop = _loop(stack, folder, algorithm, start, mesh, donate, say, interrupts)
         del start  # its state may be large
         return loop.run()

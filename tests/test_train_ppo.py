@@ -59,6 +59,24 @@ def test_exploding_ppo_names_metric_and_weights(tmp_path):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("anneal_steps", "says"),
+    [
+        (2 * ITERATION, ""),
+        (2.01 * ITERATION, ""),
+        (np.inf, ""),
+        (8 * ITERATION, "anneal_steps is 4,096, but this run takes 1,024 steps: it ends before"),
+        (ITERATION, "anneal_steps is 512, but this run takes 1,024 steps: from there on"),
+    ],
+)
+def test_another_number_of_annealing_steps_is_said(anneal_steps, says, capsys):
+    """`--steps` on an annealed config would otherwise end at an unexpected rate, silently."""
+    train(ALGORITHM, ppo.HParams(anneal_steps=anneal_steps), steps=2 * ITERATION)
+    said = capsys.readouterr().err
+    assert ("anneal_steps" in said) == bool(says)
+    assert says in said
+
+
 PROCESS = """
 import sys
 from fastrl.train import train

@@ -24,6 +24,7 @@ from fastrl.cli.train import picture, run_folder
 from fastrl.config import RunConfig
 from fastrl.evaluate import t95
 from fastrl.files import write_atomically
+from fastrl.inputs import annealing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,8 @@ def sweep(argv: Sequence[str]) -> int:
         f"{len(settings)} settings x {flags.seeds} seeds = {count} trainings of "
         f"{first.steps:,} steps; programs to compile: {len(programs)}",
     )
+    for note in {annealing(s.run_config.hparams, s.run_config.steps): None for s in settings}:
+        _say(flags, note)
     seeds = range(first.seed, first.seed + flags.seeds)
     returns: dict[int, np.ndarray] = {}
     for indices in programs:
@@ -175,5 +178,5 @@ def _plain(name: str) -> str:
 
 
 def _say(flags: SweepFlags, text: str) -> None:
-    if not flags.quiet:
+    if text and not flags.quiet:
         print(text, file=sys.stderr, flush=True)
