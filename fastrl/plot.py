@@ -1,5 +1,6 @@
 """`plot_run`: learning curves from run folders."""
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +17,9 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+DASHES = ("-", "--", ":")  # for more settings than there are colours
 INK, LIGHT = "#30343F", "#E4E6EA"
+MOST_INSIDE, WIDEST_INSIDE = 6, 40  # entries, and letters of one, of a legend inside the axes
 _NAMES = {TRAINING: "training return", EVALUATION: "evaluation return"}
 
 
@@ -72,11 +75,11 @@ def figure(groups: Groups, metrics: Sequence[str]) -> Any:
     picture = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = picture.add_subplot()
     for i, (label, by_metric) in enumerate(curves.items()):
-        colour = COLOURS[i % len(COLOURS)]
-        if len(curves) > 1:
-            axes.plot([], [], color=colour, linewidth=2.0, label=label)  # for the legend
+        colour, dashes = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
+        if len(curves) > 1:  # for the legend
+            axes.plot([], [], color=colour, linewidth=2.0, linestyle=dashes, label=label)
         for metric in reversed(by_metric):  # what is read first is drawn last, on top
-            _draw(axes, by_metric[metric], colour, strong=metric == shown[0])
+            _draw(axes, by_metric[metric], colour, dashes, strong=metric == shown[0])
     if len(shown) > 1:
         colour = INK if len(curves) > 1 else COLOURS[0]
         for metric in shown:
@@ -84,6 +87,7 @@ def figure(groups: Groups, metrics: Sequence[str]) -> Any:
     _decorate(axes, "return" if len(shown) > 1 else _NAMES.get(shown[0], shown[0]))
     axes.set_title(title(groups), loc="left", fontsize=10.5, color=INK)
     _explain(axes, curves)
+    _legend(picture, axes)
     return picture
 
 
@@ -91,12 +95,13 @@ def _curves_by_metric(runs: Sequence[Run], metrics: Sequence[str]) -> dict[str, 
     return {m: curves for m in metrics if (curves := curves_of(runs, m))}
 
 
-def _draw(axes: Any, curves: list[Curve], colour: str, strong: bool) -> None:
+def _draw(axes: Any, curves: list[Curve], colour: str, dashes: str, strong: bool) -> None:
     """The mean of `curves` with its interval: `strong`, or thin, pale and without a band."""
     summary = summarise(curves)
     few = len(summary.steps) <= 25
     marker: dict[str, Any] = {"marker": "o", "markersize": 3.5} if strong and few else {}
-    axes.plot(summary.steps, summary.mean, color=colour, **_style(strong), **marker)
+    marker |= {"color": colour, "linestyle": dashes}
+    axes.plot(summary.steps, summary.mean, **_style(strong), **marker)
     if strong and len(curves) > 1:
         band = {"color": colour, "alpha": 0.18, "linewidth": 0, "zorder": 1.5}
         axes.fill_between(summary.steps, summary.low, summary.high, **band)
@@ -107,7 +112,7 @@ def _style(strong: bool) -> dict[str, Any]:
 
 
 def _decorate(axes: Any, ylabel: str) -> None:
-    """Axes that recede behind the curves, steps in k and M, a legend where it is needed."""
+    """Axes that recede behind the curves, steps in k and M."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.set_xlabel("environment steps", color=INK)
@@ -120,21 +125,30 @@ def _decorate(axes: Any, ylabel: str) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(INK)
     axes.tick_params(colors=INK, labelsize=9, length=0)
+
+
+def _legend(picture: Any, axes: Any) -> None:
+    """A legend where it is needed: inside the axes, or below them if it is long or wide."""
     handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        axes.legend(handles, labels, fontsize=9, labelcolor=INK, frameon=False, **_place(axes))
+    if not handles:
+        return
+    widest = max(map(len, labels))
+    style: dict[str, Any] = {"fontsize": 9, "labelcolor": INK, "frameon": False}
+    if len(handles) <= MOST_INSIDE and widest <= WIDEST_INSIDE:
+        axes.legend(handles, labels, loc=_place(axes, len(handles)), **style)
+        return
+    columns = 1 if widest > WIDEST_INSIDE else 2
+    picture.set_figheight(picture.get_figheight() + 0.2 * math.ceil(len(handles) / columns))
+    picture.legend(handles, labels, loc="outside lower left", ncols=columns, **style)
 
 
-def _place(axes: Any) -> dict[str, Any]:
-    """Where the legend goes: lower right if the curves end above it, or outside if it is long."""
-    handles, _ = axes.get_legend_handles_labels()
-    if len(handles) > 6:
-        return {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+def _place(axes: Any, entries: int) -> str:
+    """Where a legend goes inside the axes: lower right if the curves end above it."""
     (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     ends = [line.get_ydata()[line.get_xdata() > 0.6 * right] for line in axes.lines]
     lowest = min((y.min() for y in map(np.asarray, ends) if y.size), default=bottom)
-    is_free = (lowest - bottom) / (top - bottom) > 0.07 * len(handles) + 0.05
-    return {"loc": "lower right" if is_free else "best"}
+    is_free = (lowest - bottom) / (top - bottom) > 0.07 * entries + 0.05
+    return "lower right" if is_free else "best"
 
 
 def _explain(axes: Any, curves: dict[str, dict[str, list[Curve]]]) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from PIL import Image
 
 from fastrl.curves import Curve, Run, curves_of, group, read_run, summarise
@@ -116,6 +118,29 @@ def test_band_and_mean_over_seeds(tmp_path: Path):
     assert heights > 100
     assert "mean of 4 runs" in axes.get_title(loc="right")
     assert axes.get_title(loc="left") == "PPO on CartPole-v1"
+
+
+def test_words_of_a_picture_do_not_overlap(tmp_path: Path):
+    """A legend of many long labels once squeezed the axes until title and subtitle collided."""
+    folders = []
+    for setting in range(8):
+        more = f"entropy_coefficient = {setting}\n[params]\nsome_long_name = {setting / 8}\n"
+        for seed in range(2):
+            rows = [row(i, 1.0 * i + setting, 2.0 * i + setting) for i in range(1, 5)]
+            folder = tmp_path / f"{setting}-{seed}"
+            folders.append(write_run(folder, rows, config(seed, more=more)))
+    picture = figure(group([read_run(f) for f in folders]), (EVALUATION, TRAINING))
+    FigureCanvasAgg(picture).draw()
+    words = [t for t in picture.findobj(Text) if len(t.get_text()) > 5]  # ticks are shorter
+    assert any("some long name" in t.get_text() for t in words)
+    boxes = [(t.get_text(), t.get_window_extent()) for t in words]
+    for i, (text, box) in enumerate(boxes):
+        assert not [other for other, b in boxes[:i] if box.overlaps(b)], text
+        assert picture.bbox.containsx(box.x0), f"{text} is cut off"
+        assert picture.bbox.containsx(box.x1), f"{text} is cut off"
+    assert picture.axes[0].get_window_extent().width > 0.8 * picture.bbox.width
+    styles = [(x.get_color(), x.get_linestyle()) for x in picture.axes[0].lines[::3]]
+    assert len(set(styles[:8])) == 8, "two settings look alike"
 
 
 def test_summary_against_bootstrap_by_hand():
