@@ -38,8 +38,8 @@ class Seen(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Value:
-    """One step, reward 1, always the same observation. Right: V = 1."""
+class Still:
+    """What most probes share: no params, one observation that is always 0, two actions."""
 
     version: ClassVar[int] = 1
 
@@ -49,51 +49,45 @@ class Value:
     def reset(self, key: Key, params: NoParams) -> tuple[Seen, Array]:
         state = Seen(jnp.float32(0.0))
         return state, _show(state)
-
-    def step(self, key: Key, state: Seen, action: Array, params: NoParams) -> tuple[Seen, Step]:
-        return state, _last(_show(state), jnp.float32(1.0))
 
     def observation_space(self, params: NoParams) -> Box:
         return Box(0.0, 0.0, (1,))
 
-    def action_space(self, params: NoParams) -> Discrete:
+    def action_space(self, params: NoParams) -> Discrete | Box:
         return Discrete(2)
 
 
 @dataclasses.dataclass(frozen=True)
-class ValueFromObservation:
-    """One step, observation +1 or -1, reward equal to it. Right: V(o) = o."""
-
-    version: ClassVar[int] = 1
-
-    def default_params(self) -> NoParams:
-        return NoParams()
+class Coin(Still):
+    """The same with an observation of +1 or -1, drawn at the start."""
 
     def reset(self, key: Key, params: NoParams) -> tuple[Seen, Array]:
-        return _coin(key)
-
-    def step(self, key: Key, state: Seen, action: Array, params: NoParams) -> tuple[Seen, Step]:
-        return state, _last(_show(state), state.shown)
+        state = Seen(jnp.where(jax.random.bernoulli(key), 1.0, -1.0).astype(jnp.float32))
+        return state, _show(state)
 
     def observation_space(self, params: NoParams) -> Box:
         return Box(-1.0, 1.0, (1,))
 
-    def action_space(self, params: NoParams) -> Discrete:
-        return Discrete(2)
+
+@dataclasses.dataclass(frozen=True)
+class Value(Still):
+    """One step, reward 1, always the same observation. Right: V = 1."""
+
+    def step(self, key: Key, state: Seen, action: Array, params: NoParams) -> tuple[Seen, Step]:
+        return state, _last(_show(state), jnp.float32(1.0))
 
 
 @dataclasses.dataclass(frozen=True)
-class Discount:
+class ValueFromObservation(Coin):
+    """One step, observation +1 or -1, reward equal to it. Right: V(o) = o."""
+
+    def step(self, key: Key, state: Seen, action: Array, params: NoParams) -> tuple[Seen, Step]:
+        return state, _last(_show(state), state.shown)
+
+
+@dataclasses.dataclass(frozen=True)
+class Discount(Still):
     """Two steps, observations 0 and 1, reward 1 for the second. Right: V(0) = gamma, V(1) = 1."""
-
-    version: ClassVar[int] = 1
-
-    def default_params(self) -> NoParams:
-        return NoParams()
-
-    def reset(self, key: Key, params: NoParams) -> tuple[Seen, Array]:
-        state = Seen(jnp.float32(0.0))
-        return state, _show(state)
 
     def step(self, key: Key, state: Seen, action: Array, params: NoParams) -> tuple[Seen, Step]:
         reward = state.shown
@@ -104,80 +98,37 @@ class Discount:
     def observation_space(self, params: NoParams) -> Box:
         return Box(0.0, 1.0, (1,))
 
-    def action_space(self, params: NoParams) -> Discrete:
-        return Discrete(2)
-
 
 @dataclasses.dataclass(frozen=True)
-class Policy:
+class Policy(Still):
     """One step, always the same observation, reward 1 for action 1 and 0 else. Right: return 1."""
-
-    version: ClassVar[int] = 1
-
-    def default_params(self) -> NoParams:
-        return NoParams()
-
-    def reset(self, key: Key, params: NoParams) -> tuple[Seen, Array]:
-        state = Seen(jnp.float32(0.0))
-        return state, _show(state)
 
     def step(self, key: Key, state: Seen, action: Array, params: NoParams) -> tuple[Seen, Step]:
         return state, _last(_show(state), (action == 1).astype(jnp.float32))
 
-    def observation_space(self, params: NoParams) -> Box:
-        return Box(0.0, 0.0, (1,))
-
-    def action_space(self, params: NoParams) -> Discrete:
-        return Discrete(2)
-
 
 @dataclasses.dataclass(frozen=True)
-class PolicyFromObservation:
+class PolicyFromObservation(Coin):
     """One step, observation +1 or -1, reward 1 for action 1 or 0 respectively. Right: return 1.
 
     A policy that is blind gets 0.5.
     """
 
-    version: ClassVar[int] = 1
-
-    def default_params(self) -> NoParams:
-        return NoParams()
-
-    def reset(self, key: Key, params: NoParams) -> tuple[Seen, Array]:
-        return _coin(key)
-
     def step(self, key: Key, state: Seen, action: Array, params: NoParams) -> tuple[Seen, Step]:
         right = (action == 1) == (state.shown > 0)
         return state, _last(_show(state), right.astype(jnp.float32))
 
-    def observation_space(self, params: NoParams) -> Box:
-        return Box(-1.0, 1.0, (1,))
-
-    def action_space(self, params: NoParams) -> Discrete:
-        return Discrete(2)
-
 
 @dataclasses.dataclass(frozen=True)
-class ContinuousPolicy:
+class ContinuousPolicy(Coin):
     """One step, observation +1 or -1, reward -(action - observation / 2)^2.
 
     Right: action o / 2, return 0; a policy that is blind gets -0.25. Action: float32 `[1]`.
     """
 
-    version: ClassVar[int] = 1
-
-    def default_params(self) -> NoParams:
-        return NoParams()
-
-    def reset(self, key: Key, params: NoParams) -> tuple[Seen, Array]:
-        return _coin(key)
-
     def step(self, key: Key, state: Seen, action: Array, params: NoParams) -> tuple[Seen, Step]:
         error = jnp.reshape(action, ()) - state.shown / 2
         return state, _last(_show(state), -(error**2))
-
-    def observation_space(self, params: NoParams) -> Box:
-        return Box(-1.0, 1.0, (1,))
 
     def action_space(self, params: NoParams) -> Box:
         return Box(-1.0, 1.0, (1,))
@@ -273,12 +224,6 @@ class Memory:
 
 def _show(state: Seen) -> Array:
     return jnp.reshape(state.shown, (1,))
-
-
-def _coin(key: Key) -> tuple[Seen, Array]:
-    """An observation of +1 or -1."""
-    state = Seen(jnp.where(jax.random.bernoulli(key), 1.0, -1.0).astype(jnp.float32))
-    return state, _show(state)
 
 
 def _last(observation: Array, reward: Array) -> Step:

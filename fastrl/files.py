@@ -56,19 +56,53 @@ def known(error: BaseException) -> str | None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Makes `text` the content of the file at `path`. Raises `RunFolderError`."""
-    unfinished = path.with_name(UNFINISHED + path.name)
     with writing(path):
-        try:
-            with open(unfinished, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-            sync(path.parent)
-        except OSError:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
-            raise
+        with _beside(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        sync(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary file beside `path`, with its suffix, that takes its place at a clean end.
+
+    For pictures and pages, wherever the user wants them: folders on the way are made.  After
+    an error the temporary file is removed and whatever stood at `path` is untouched.  Raises
+    OSError, with the path, if it cannot be written.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _beside(path) as unfinished:
+            unfinished.touch()
+            yield unfinished
+    except OSError as error:
+        own = map(str, (_unfinished(path), path, *path.parents))
+        if error.filename is None or str(error.filename) in own:  # not of some other file
+            why = reason(error)
+            told = error.strerror if error.strerror and why.startswith("[Errno") else why
+            raise type(error)(f"can't write {path}: {told}") from error
+        raise
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Another name in the same folder: renamed to `path` at a clean end, else removed."""
+    unfinished = _unfinished(path)
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
 
 
 def sync(path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastrl.atomic import replacing
 from fastrl.curves import Curve, Groups, Run, curves_of, group, read_run, summarise
+from fastrl.files import replacing
 from fastrl.registry import unknown
 
 TRAINING, EVALUATION = "episode_return", "evaluation_return"

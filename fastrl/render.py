@@ -15,10 +15,10 @@ import jax
 import numpy as np
 
 from fastrl import movies
-from fastrl.atomic import replacing
 from fastrl.door import integer, number
 from fastrl.episodes import Episode, Player
 from fastrl.evaluate import seed_of
+from fastrl.files import replacing
 from fastrl.kernels import prng
 from fastrl.policy import Policy
 from fastrl.types import Array, PyTree, Renderable

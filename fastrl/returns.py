@@ -44,9 +44,6 @@ def gae(
     rewards to the end (bootstrapped where cut off) less `V(s_t)`.  The regression target of
     the values is `A_t + V(s_t)`, which is the lambda-return.
     """
-    chex.assert_equal_shape([rewards, values, next_values, terminated, truncated])
-    numbers = _floats(rewards, values, next_values)
-    discounts = _per_step(numbers[0], gamma, lambda_)
 
     def step(advantage: Array, now: Any) -> tuple[Array, Array]:
         (r_t, v_t, next_v_t), (term_t, done_t), (gamma_t, lambda_t) = now
@@ -54,8 +51,8 @@ def gae(
         advantage = delta_t + gamma_t * lambda_t * jnp.where(done_t, 0.0, advantage)
         return advantage, advantage
 
-    zeros = jnp.zeros_like(numbers[0][0])
-    return _backwards(step, zeros, (numbers, _ends(terminated, truncated), discounts))
+    numbers = rewards, values, next_values
+    return _backwards(step, numbers, (terminated, truncated), (gamma, lambda_))
 
 
 def lambda_returns(
@@ -76,9 +73,6 @@ def lambda_returns(
     (Gallici et al. 2024); with an expectation over actions, those of expected SARSA(lambda).
     """
     chex.assert_equal_shape([rewards, next_values, terminated, truncated])
-    numbers = _floats(rewards, next_values)
-    ends = _ends(terminated, truncated)
-    discounts = _per_step(numbers[0], gamma, lambda_)
 
     def step(beyond: Array, now: Any) -> tuple[Array, Array]:  # beyond is G_{t+1}
         (r_t, next_v_t), (term_t, done_t), (gamma_t, lambda_t) = now
@@ -87,8 +81,8 @@ def lambda_returns(
         return_t = r_t + gamma_t * jnp.where(done_t, next_v_t, mixed)
         return return_t, return_t
 
-    last = jnp.where(terminated[-1], 0.0, numbers[1][-1])
-    return _backwards(step, last, (numbers, ends, discounts))
+    last = jnp.where(terminated[-1], 0.0, next_values[-1])
+    return _backwards(step, (rewards, next_values), (terminated, truncated), (gamma, lambda_), last)
 
 
 def n_step_returns(
@@ -155,9 +149,6 @@ def vtrace(
     `rho_bar = c_bar = 0` they are `V`.  `rho_bar` decides where the values converge, `c_bar` only
     how fast.
     """
-    chex.assert_equal_shape([rewards, values, next_values, terminated, truncated, rhos])
-    numbers = _floats(rewards, values, next_values, rhos)
-    discounts = _per_step(numbers[0], gamma, lambda_)
 
     def step(error: Array, now: Any) -> tuple[Array, VTrace]:  # error is e_{t+1}
         (r_t, v_t, next_v_t, ratio_t), (term_t, done_t), (gamma_t, lambda_t) = now
@@ -169,8 +160,8 @@ def vtrace(
         error = delta_t + gamma_t * c_t * error
         return error, VTrace(v_t + error, rho_t * (target_t - v_t))
 
-    zeros = jnp.zeros_like(numbers[0][0])
-    return _backwards(step, zeros, (numbers, _ends(terminated, truncated), discounts))
+    numbers = rewards, values, next_values, rhos
+    return _backwards(step, numbers, (terminated, truncated), (gamma, lambda_))
 
 
 def retrace(
@@ -192,9 +183,6 @@ def retrace(
     policy `pi`, and `rhos` are the plain ratios `pi(a_t | s_t) / mu(a_t | s_t)`.  `lambda_ = 0`
     gives expected SARSA; `lambda_ = 1` and `pi = mu` the return, corrected by a control variate.
     """
-    chex.assert_equal_shape([rewards, q_values, next_values, terminated, truncated, rhos])
-    numbers = _floats(rewards, q_values, next_values, rhos)
-    discounts = _per_step(numbers[0], gamma, lambda_)
 
     def step(error: Array, now: Any) -> tuple[Array, Array]:  # error is c_{t+1} (G_{t+1} - Q_{t+1})
         (r_t, q_t, next_v_t, ratio_t), (term_t, done_t), (gamma_t, lambda_t) = now
@@ -202,17 +190,28 @@ def retrace(
         return_t = r_t + gamma_t * jnp.where(term_t, 0.0, beyond)
         return lambda_t * jnp.minimum(1.0, ratio_t) * (return_t - q_t), return_t
 
-    zeros = jnp.zeros_like(numbers[0][0])
-    return _backwards(step, zeros, (numbers, _ends(terminated, truncated), discounts))
+    numbers = rewards, q_values, next_values, rhos
+    return _backwards(step, numbers, (terminated, truncated), (gamma, lambda_))
 
 
-def _backwards(step: Callable[[Any, Any], tuple[Any, Any]], last: Array, xs: Any) -> Any:
-    """The outputs of `step(carry, x_t)` for t = T-1 .. 0.
+def _backwards(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    numbers: tuple[Array, ...],
+    flags: tuple[Array, Array],
+    discounts: tuple[float | Array, ...],
+    last: Array | float = 0.0,
+) -> Any:
+    """The outputs of `step(carry, x_t)` for t = T-1 .. 0, where `carry` begins as `last`.
 
+    `x_t` is (numbers at t, in one floating type; `term_t` and `done_t`; discounts at t).
     On CPU one loop with everything inside beats unrolling, precomputed errors and
     `associative_scan`.
     """
-    return jax.lax.scan(step, last, xs, reverse=True)[1]
+    chex.assert_equal_shape([*numbers, *flags])
+    numbers = _floats(*numbers)
+    start = jnp.broadcast_to(jnp.asarray(last, numbers[0].dtype), numbers[0].shape[1:])
+    xs = numbers, _ends(*flags), _per_step(numbers[0], *discounts)
+    return jax.lax.scan(step, start, xs, reverse=True)[1]
 
 
 def _ends(terminated: Array, truncated: Array) -> tuple[Array, Array]:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastrl.atomic import replacing
 from fastrl.envs.classic.cartpole import CartPole
 from fastrl.episodes import Player
+from fastrl.files import replacing
 from fastrl.movies import scale, write_gif
 from fastrl.policy import Policy
 from fastrl.render import render, states
