@@ -21,7 +21,10 @@ from fastrl.algorithms import ppo as ppo  # noqa: E402
 from fastrl.check_env import check_env as check_env  # noqa: E402
 from fastrl.checkpoint import CheckpointError as CheckpointError  # noqa: E402
 from fastrl.checkpoint import MismatchError as MismatchError  # noqa: E402
+from fastrl.compile_report import compile_report as compile_report  # noqa: E402
 from fastrl.evaluate import evaluate as evaluate  # noqa: E402
+from fastrl.export import export as export  # noqa: E402
+from fastrl.export import load_program as load_program  # noqa: E402
 from fastrl.files import RunFolderError as RunFolderError  # noqa: E402
 from fastrl.interrupts import Interrupted as Interrupted  # noqa: E402
 from fastrl.kernels.prng import key as key  # noqa: E402

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jax
 
-
 _MULTI_OUTPUT_FUSION = "xla_cpu_use_multi_output_fusion"
 
 

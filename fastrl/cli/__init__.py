@@ -16,6 +16,8 @@ VERBS = {
     "render": ("fastrl.cli.use:render", "write a GIF, MP4 or HTML page of a trained agent"),
     "plot": ("fastrl.cli.use:plot", "draw learning curves of one or several runs"),
     "sweep": ("fastrl.cli.sweep:sweep", "train many settings and seeds in one program"),
+    "compile": ("fastrl.cli.program:compile_", "show what compiling a training program costs"),
+    "export": ("fastrl.cli.program:export", "write a training program as StableHLO to a file"),
     "list": ("fastrl.cli.show:show", "show environments, algorithms, transforms and configs"),
     "check-env": ("fastrl.cli.show:check_env", "check that an environment keeps its contract"),
 }
