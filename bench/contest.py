@@ -65,7 +65,7 @@ class Result:
         return statistics.median(said) if said else None
 
 
-class Failed(RuntimeError):
+class FailedError(RuntimeError):
     """A worker that ended, or said nothing in time; the message says which and why."""
 
 
@@ -90,13 +90,16 @@ class Worker:
         self._lines.put(None)
 
     def listen(self, timeout: float) -> dict[str, Any]:
-        """The next message. Raises `Failed` if none comes within `timeout` seconds, or at the end."""
+        """The next message.
+
+        Raises `FailedError` if none comes within `timeout` seconds, or at the end.
+        """
         try:
             line = self._lines.get(timeout=timeout)
         except queue.Empty:
-            raise Failed(f"hung: said nothing for {timeout:.0f} s") from None
+            raise FailedError(f"hung: said nothing for {timeout:.0f} s") from None
         if line is None:
-            raise Failed(f"failed: {self._last_words()}")
+            raise FailedError(f"failed: {self._last_words()}")
         return json.loads(line)
 
     def ask(self, command: str, timeout: float) -> dict[str, Any]:
@@ -157,7 +160,7 @@ def compete(contestants: Sequence[Contestant], rounds: int, timeout: float) -> l
 def _judging(result: Result) -> Iterator[None]:
     try:
         yield
-    except Failed as failure:
+    except FailedError as failure:
         result.status, _, result.note = str(failure).partition(": ")
 
 

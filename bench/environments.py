@@ -18,7 +18,7 @@ ROLLOUT = 2**20  # environment steps of one call, of all environments together
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
-    parser = options.parser(__doc__.splitlines()[0], tuple(PROGRAMS))
+    parser = options.parser(__doc__, tuple(PROGRAMS))
     parser.add_argument("--env", nargs="+", default=ENVS, metavar="NAME")
     parser.add_argument(
         "--store", action="store_true", help="keep every transition, as learners do"

@@ -5,6 +5,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +36,10 @@ def venvs_folder() -> Path:
     return Path(base).expanduser() / "fastrl" / "bench"
 
 
-def parser(description: str, peers: Sequence[str] = ()) -> argparse.ArgumentParser:
+def parser(description: str | None, peers: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The shared options; a script may add its own and then calls `options`."""
     known = ", ".join(peers) or "none"
-    make = argparse.ArgumentParser(description=description)
+    make = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     add = make.add_argument
     add("--json", metavar="FILE", help="write results as JSON lines, each with a field 'ratio'")
     add("--markdown", metavar="FILE", help="write the table, which is printed anyway")
@@ -46,7 +47,7 @@ def parser(description: str, peers: Sequence[str] = ()) -> argparse.ArgumentPars
     add("--peers", nargs="*", metavar="NAME", choices=list(peers),
         help=f"of {known}; all by default, none after a bare --peers")  # fmt: skip
     add("--peer-path", action="append", type=_named_path, default=[], metavar="NAME=PATH",
-        help="a peer's checkout, or a virtual environment that has it; may be repeated")  # fmt: skip
+        help="a peer's checkout, or an environment that has it; may be repeated")  # fmt: skip
     add("--venvs", type=Path, default=venvs_folder(), metavar="DIR",
         help="where peers' virtual environments are made (%(default)s)")  # fmt: skip
     add("--num-envs", nargs="+", type=_positive, metavar="N", help="numbers of environments")
@@ -55,15 +56,20 @@ def parser(description: str, peers: Sequence[str] = ()) -> argparse.ArgumentPars
     add("--steps", type=_positive, help="environment steps of a round, where rounds go by steps")
     add("--timeout", type=float, default=300.0, help="seconds after which a program counts as hung")
     add("--set", action="append", type=_assignment, default=[], metavar="FIELD=VALUE",
-        help="a further field of fastrl's Config, where fastrl trains; may be repeated")  # fmt: skip
+        help="a field of fastrl's Config, where fastrl trains; may be repeated")  # fmt: skip
     return make
 
 
 def options(arguments: argparse.Namespace) -> Options:
     """The shared part of what was parsed."""
-    values = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(Options)}
-    as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return Options(**as_tuples)
+    fields = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(Options)}
+    values: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in fields.items()}
+    return Options(**values)
+
+
+def without_plot(chosen: Options) -> Options:
+    """The same, for a script that draws a picture of its own."""
+    return dataclasses.replace(chosen, plot=None)
 
 
 def _positive(text: str) -> int:

@@ -3,6 +3,7 @@
 With `members` above 1 that many seeds train in one program.
 """
 
+import contextlib
 import math
 from typing import Any
 
@@ -12,7 +13,7 @@ import worker
 
 import fastrl
 from fastrl import metrics as fm
-from fastrl import ppo
+from fastrl import ppo, sharding
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -21,7 +22,15 @@ def main(settings: dict[str, Any]) -> None:
         fastrl.use_cpu_devices(settings["devices"])
     algorithm, hparams = build(settings)
     serve = _serve_one if settings.get("goes_on") else _serve_whole
-    serve(settings, algorithm, hparams)
+    with _mesh(settings):
+        serve(settings, algorithm, hparams)
+
+
+def _mesh(settings: dict[str, Any]) -> contextlib.AbstractContextManager[Any]:
+    """One training is spread over its devices by environment; members spread by themselves."""
+    if (settings.get("devices") or 1) == 1 or settings.get("members", 1) > 1:
+        return contextlib.nullcontext()
+    return jax.set_mesh(sharding.mesh(settings["devices"]))
 
 
 def build(settings: dict[str, Any]) -> tuple[fastrl.Algorithm, ppo.HParams]:

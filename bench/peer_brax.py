@@ -1,8 +1,11 @@
-"""PPO by `brax.training`; all rounds are parts of one training, whose policy is evaluated at the end.
+"""PPO by `brax.training`; all rounds are parts of one training, evaluated at the end.
 
 `jax.device_put_replicated`, which it calls, is gone from JAX 0.10; here is one.  Its trainer has
 the loop in its own hands, so rounds are what happens between two calls of `progress_fn`.
 """
+
+# Peers are installed in environments of their own.
+# pyright: reportMissingImports=false
 
 import time
 from typing import Any

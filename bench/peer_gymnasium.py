@@ -3,6 +3,9 @@
 Actions are drawn beforehand, and the step in which an episode is reset counts as a step.
 """
 
+# Peers are installed in environments of their own.
+# pyright: reportMissingImports=false
+
 from typing import Any
 
 import gymnasium

@@ -3,6 +3,9 @@
 Actions are drawn for all environments at once, which is cheaper than its documented key for each.
 """
 
+# Peers are installed in environments of their own.
+# pyright: reportMissingImports=false
+
 from typing import Any
 
 import gymnax

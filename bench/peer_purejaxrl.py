@@ -4,6 +4,9 @@ Its wrappers import brax and navix, which CartPole does not use: here they are e
 start-up is that of what is used.
 """
 
+# Peers are installed in environments of their own.
+# pyright: reportMissingImports=false
+
 import sys
 import types
 from pathlib import Path
@@ -46,7 +49,7 @@ def make_train(settings: dict[str, Any]) -> Any:
 
 
 def main(settings: dict[str, Any]) -> None:
-    """Serves rounds of `steps` environment steps (of each member)."""
+    """Serves rounds of `steps` environment steps (of each member); with `first` it trains once."""
     import jax
 
     training, members = make_train(settings), settings.get("members", 1)
@@ -59,6 +62,10 @@ def main(settings: dict[str, Any]) -> None:
         return draw if members == 1 else jax.random.split(draw, members)
 
     function = training if members == 1 else jax.vmap(training)
+    if settings.get("first"):
+        jax.block_until_ready(jax.jit(function)(keys()))
+        worker.say(phases={}, versions=worker.versions("gymnax", "jax"))
+        return
     program, seconds = worker.compiled(jax, function, keys())
 
     def round_() -> dict[str, Any]:

@@ -3,6 +3,9 @@
 It has no annealing of the learning rate.  The return is that of 128 episodes after training.
 """
 
+# Peers are installed in environments of their own.
+# pyright: reportMissingImports=false
+
 from typing import Any
 
 import jax

@@ -1,5 +1,8 @@
 """PPO by SBX (Stable-Baselines in JAX); all rounds are parts of one training."""
 
+# Peers are installed in environments of their own.
+# pyright: reportMissingImports=false
+
 from typing import Any
 
 import flax.linen as nn
@@ -20,7 +23,8 @@ def main(settings: dict[str, Any]) -> None:
         ent_coef=h["entropy_coefficient"], vf_coef=h["value_coefficient"],
         max_grad_norm=h["max_grad_norm"], seed=settings["seed"],
         policy_kwargs={
-            "net_arch": settings["hidden_sizes"], "activation_fn": getattr(nn, settings["activation"]),
+            "net_arch": settings["hidden_sizes"],
+            "activation_fn": getattr(nn, settings["activation"]),
         },
     )  # fmt: skip
 

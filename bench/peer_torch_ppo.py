@@ -4,6 +4,10 @@ Written for this benchmark after the description of the algorithm in "The 37 imp
 details of PPO" (Huang et al. 2022); environments step one after the other in this process.
 """
 
+# Peers are installed in environments of their own.
+# pyright: reportMissingImports=false
+
+import itertools
 from collections import deque
 from typing import Any
 
@@ -26,7 +30,7 @@ def layer(inputs: int, outputs: int, scale: float = 2**0.5) -> nn.Linear:
 def mlp(sizes: list[int], activation: type[nn.Module], last_scale: float) -> nn.Sequential:
     """Dense layers from `sizes[0]` inputs to `sizes[-1]` outputs."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-2], sizes[1:-1], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes[:-1]):
         layers += [layer(inputs, outputs), activation()]
     return nn.Sequential(*layers, layer(sizes[-2], sizes[-1], last_scale))
 

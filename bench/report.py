@@ -27,6 +27,7 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": cores,
         "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": worker.versions(*_PACKAGES),

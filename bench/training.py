@@ -12,7 +12,7 @@ from typing import Any
 import arena
 import options
 from options import Options
-from report import Report, Row
+from report import Report, Row, machine
 
 PEERS = ("purejaxrl", "rejax", "brax", "sbx", "torch", "stoix", "pufferlib")
 CASES = ("cartpole", "members", "brax", "host")
@@ -38,11 +38,13 @@ ONE_OR_ALL = (1, None)  # cores; of both runs the better one counts
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
-    parser = options.parser(__doc__.splitlines()[0], PEERS)
+    parser = options.parser(__doc__, PEERS)
     parser.add_argument("--case", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--members", nargs="+", type=int, default=(8, 32), metavar="M")
     parser.add_argument("--batching", default="auto", help="of fastrl's members")
-    parser.add_argument("--devices", type=int, help="CPU devices for fastrl's members")
+    parser.add_argument(
+        "--devices", type=int, help="CPU devices for fastrl's members (one per core)"
+    )
     parser.add_argument("--env", nargs="+", choices=tuple(BRAX), default=("hopper", "ant"))
     parser.add_argument("--backend", default="spring", help="of brax's physics")
     parsed = parser.parse_args(arguments)
@@ -65,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def cartpole(num_envs: int, chosen: Options) -> list[Row]:
     """Whole trainings with PureJaxRL's settings, but for the number of environments."""
-    settings = CARTPOLE | {"num_envs": num_envs, "set": _extra(chosen)}
+    settings = CARTPOLE | {"num_envs": num_envs, "set": extra(chosen)}
     settings = _annealed(settings, chosen.steps or max(500_000, 8 * num_envs * 128))
     rivals = [
         arena.Rival("purejaxrl", "peer_purejaxrl", ONE_OR_ALL),
@@ -77,8 +79,10 @@ def cartpole(num_envs: int, chosen: Options) -> list[Row]:
 
 def members(count: int, batching: str, devices: int | None, chosen: Options) -> list[Row]:
     """`count` seeds in one program; steps are those of all of them."""
-    extra = {"members": count, "batching": batching, "devices": devices, "set": _extra(chosen)}
-    settings = _annealed(CARTPOLE | extra, chosen.steps or max(2**20 // count, 512))
+    here = machine()
+    devices = devices or (here["cores"] if here["device"] == "cpu" else None)
+    ours = {"members": count, "batching": batching, "devices": devices, "set": extra(chosen)}
+    settings = _annealed(CARTPOLE | ours, chosen.steps or max(2**20 // count, 512))
     rivals = [
         arena.Rival("purejaxrl", "peer_purejaxrl", ONE_OR_ALL),
         arena.Rival("rejax", "peer_rejax", ONE_OR_ALL),
@@ -89,8 +93,8 @@ def members(count: int, batching: str, devices: int | None, chosen: Options) -> 
 
 def host(chosen: Options) -> list[Row]:
     """Peers whose environments run on the host: every round goes on with one training."""
-    settings = CARTPOLE | {"goes_on": True, "set": _extra(chosen), "hparams": CARTPOLE_HPARAMS}
-    settings["steps"] = _whole(settings, chosen.steps or 8192)
+    settings = CARTPOLE | {"goes_on": True, "set": extra(chosen), "hparams": CARTPOLE_HPARAMS}
+    settings["steps"] = whole(settings, chosen.steps or 8192)
     rivals = [
         arena.Rival("sbx", "peer_sbx", ONE_OR_ALL),
         arena.Rival("torch", "peer_torch_ppo", ONE_OR_ALL),
@@ -105,11 +109,11 @@ def brax(env: str, backend: str, chosen: Options) -> list[Row]:
     settings: dict[str, Any] = {
         "env": f"brax/{env}", "env_options": {"backend": backend}, **BRAX[env], **sizes,
         "hparams": BRAX_HPARAMS, "normalize_observation": True, "goes_on": True, "episodes": 64,
-        "seed": 0, "rounds": chosen.rounds, "set": {"normalize_reward": True} | _extra(chosen),
+        "seed": 0, "rounds": chosen.rounds, "set": {"normalize_reward": True} | extra(chosen),
     }  # fmt: skip
     if chosen.num_envs:
         settings["num_envs"] = chosen.num_envs[0]
-    settings["steps"] = _whole(settings, chosen.steps or 200_000)
+    settings["steps"] = whole(settings, chosen.steps or 200_000)
     rival = arena.Rival(
         "brax", "peer_brax", extra={"reward_scaling": 10.0 if env == "ant" else 1.0}
     )
@@ -119,17 +123,17 @@ def brax(env: str, backend: str, chosen: Options) -> list[Row]:
 
 def _annealed(settings: dict[str, Any], steps: int) -> dict[str, Any]:
     """The settings with whole iterations and the learning rate annealed over them."""
-    steps = _whole(settings, steps)
+    steps = whole(settings, steps)
     return settings | {"steps": steps, "hparams": CARTPOLE_HPARAMS | {"anneal_steps": steps}}
 
 
-def _whole(settings: dict[str, Any], steps: int) -> int:
+def whole(settings: dict[str, Any], steps: int) -> int:
     """`steps` rounded to whole iterations, at least one."""
     iteration = settings["num_envs"] * settings["num_steps"]
     return max(1, round(steps / iteration)) * iteration
 
 
-def _extra(chosen: Options) -> dict[str, Any]:
+def extra(chosen: Options) -> dict[str, Any]:
     """`--set` as Python values."""
     return {name: _literal(text) for name, text in chosen.set}
 

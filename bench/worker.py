@@ -73,7 +73,7 @@ def timed(call: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 
 def until(seconds: float, call: Callable[[], Any]) -> tuple[int, dict[str, float]]:
-    """Calls again and again until `seconds` have passed: the number of calls, and what they took."""
+    """Calls again until `seconds` have passed: the number of calls, and what they took."""
     end = time.perf_counter() + seconds
 
     def loop() -> int:
