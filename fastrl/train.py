@@ -90,17 +90,18 @@ def train(
         say = reporter(progress)
         stack.callback(say.close)
         interrupts = stack.enter_context(Interrupts())
-        start = starting.start(stack, folder, algorithm, hparams, task, options, resume, say)
-        if folder is not None:
-            starting.describe(folder, algorithm, start, devices, config_text, say)
-        if start.position and start.iteration >= start.inputs.schedule.iterations:
-            done = start.iteration * algorithm.steps_per_iteration
-            say.note(f"this run is finished, at {done:,} steps; with larger steps it goes on")
-            return jax.device_put(start.position.state)
-        if note := annealing(start.inputs.hparams, start.inputs.options.steps or 0):
-            say.note(note)
-        loop = _loop(stack, folder, algorithm, start, mesh, donate, say, interrupts)
-        del start  # its state may be large
+        with chunks.collector_paused():
+            start = starting.start(stack, folder, algorithm, hparams, task, options, resume, say)
+            if folder is not None:
+                starting.describe(folder, algorithm, start, devices, config_text, say)
+            if start.position and start.iteration >= start.inputs.schedule.iterations:
+                done = start.iteration * algorithm.steps_per_iteration
+                say.note(f"this run is finished, at {done:,} steps; with larger steps it goes on")
+                return jax.device_put(start.position.state)
+            if note := annealing(start.inputs.hparams, start.inputs.options.steps or 0):
+                say.note(note)
+            loop = _loop(stack, folder, algorithm, start, mesh, donate, say, interrupts)
+            del start  # its state may be large
         return loop.run()
 
 

@@ -1,5 +1,6 @@
 """The host driver computes what `run` computes, and nothing that the host does changes it."""
 
+import gc
 import json
 import sys
 import threading
@@ -68,6 +69,19 @@ def test_other_numbers_compile_nothing(compilations, tmp_path):
     hparams, task = tiny.HParams(learning_rate=1), tiny.Params(target=np.float64(3), max_steps=4)
     train(ALGORITHM, hparams, task, steps=70, seed=3, run_dir=tmp_path / "b", **options)
     assert compilations == []
+
+
+def test_a_start_traces_the_step_once():
+    """Tracing is half of what a start with a warm compilation cache costs."""
+    algorithm, traces = tiny.make(), []
+
+    def counted(*arguments):
+        traces.append(1)
+        return algorithm.step(*arguments)
+
+    train(algorithm._replace(step=counted), steps=50, progress=False)
+    assert len(traces) == 1
+    assert gc.isenabled()
 
 
 def test_rows_are_the_means_of_their_intervals(tmp_path):
