@@ -46,8 +46,9 @@ def test_three_updates_equal_a_float64_oracle():
     vec_env = ppo.VecEnv(env, config.num_envs, fastrl.reset.fresh(env))
     rollout_key = jax.random.split(state.key, 3)[1]
     env_state, samples, _ = on_policy.collect(
-        vec_env, network, lambda x: x, actions, rollout_key, state.params, state.env, task, 32
-    )
+        vec_env, network, lambda x: x, lambda x: x, actions, rollout_key, state.params, state.env,
+        task, 32,
+    )  # fmt: skip
     s = jax.tree.map(
         lambda x: np.asarray(x, np.float64 if x.dtype == jnp.float32 else None), samples
     )

@@ -18,7 +18,7 @@ from fastrl.vec import VecEnv, VecState, rollout
 class Sample(NamedTuple):
     """What is kept of a rollout. Leaves are `[T, N, ...]`, then `[B, ...]` in a minibatch."""
 
-    observation: Observation
+    observation: PyTree  # as kept, see `fastrl.storage`
     action: Action  # as sampled, before it is clipped for the environment
     log_prob: Array
     reward: Array
@@ -34,6 +34,7 @@ def collect(
     vec_env: VecEnv,
     network: ActorCritic,
     see: Callable[[Observation], Observation],
+    pack: Callable[[Observation], PyTree],
     action_space: Space,
     key: Key,
     params: PyTree,
@@ -41,7 +42,10 @@ def collect(
     task: Any,
     num_steps: int,
 ) -> tuple[VecState, Sample, Metrics]:
-    """A rollout `[T, N]` under `network.policy(params, see(observation))`. Consumes `key`."""
+    """A rollout `[T, N]` under `network.policy(params, see(observation))`. Consumes `key`.
+
+    The samples hold `pack(observation)`.
+    """
 
     def policy(key: Key, observation: Observation) -> tuple[Action, tuple[Action, Array]]:
         distribution = network.policy(params, see(observation))
@@ -57,7 +61,9 @@ def collect(
             lambda x: jnp.zeros(t.truncated.shape),
             t.next_observation,
         )
-        return Sample(t.observation, *extras, t.reward, t.terminated, t.truncated, final_value)
+        return Sample(
+            pack(t.observation), *extras, t.reward, t.terminated, t.truncated, final_value
+        )
 
     state, samples, metrics = rollout(vec_env, policy, key, state, task, num_steps, keep)
     return state, sharding.collect(samples), metrics
@@ -65,20 +71,19 @@ def collect(
 
 def add_advantages(
     samples: Sample,
-    value: Callable[[Observation], Array],
-    last_observation: Observation,
+    value: Callable[[PyTree], Array],
+    last_value: Array,
     gamma: Scalar,
     gae_lambda: Scalar,
     pieces: int,
 ) -> Sample:
     """Fills in values, GAE advantages and value targets.
 
-    `value` takes observations as the samples hold them; `last_observation` `[N, ...]` follows
-    the rollout.  Values are computed apart from the rollout, in large batches: up to `pieces`,
-    so that they need no more memory than as many minibatches do.
+    `value` takes observations as the samples hold them; `last_value` `[N]` is that of the
+    observation after the rollout.  Values are computed apart from the rollout, in large
+    batches: in up to `pieces`, so that they need no more memory than as many minibatches do.
     """
     values = _in_pieces(value, samples.observation, math.gcd(pieces, samples.reward.shape[0]))
-    last_value = value(sharding.collect(last_observation))
     following = jnp.concatenate([values[1:], last_value[None]])
     next_values = jnp.where(samples.truncated, samples.final_value, following)
     advantage = returns.gae(

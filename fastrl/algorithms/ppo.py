@@ -11,13 +11,14 @@ statistics in the state; everything numeric in `HParams` may be traced, vmapped,
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import distributions, door, normalize, objectives, optim
+from fastrl import distributions, door, normalize, objectives, optim, sharding, storage
 from fastrl import metrics as fm
 from fastrl import reset as resets
 from fastrl.algorithms import on_policy
@@ -26,7 +27,6 @@ from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, ActorCritic, NetworkConfig, actor_critic
 from fastrl.objectives import Objective
-from fastrl.sharding import shard_batch
 from fastrl.types import (
     Action,
     Algorithm,
@@ -57,6 +57,7 @@ class Config:
     normalize_observation: bool = False  # by running mean and variance
     normalize_reward: bool = False  # by the running std of the discounted return
     normalize_advantage: bool = True  # per minibatch
+    observation_storage: storage.Floats = "float32"  # of the rollout; bfloat16: half the memory
     stop_on_kl: bool = False  # skip the rest of an iteration's updates past hparams.target_kl
 
     def __post_init__(self) -> None:
@@ -65,6 +66,7 @@ class Config:
         for field in dataclasses.fields(self):
             if isinstance(field.default, bool):
                 door.flag(field.name, getattr(self, field.name))
+        door.choice("observation_storage", self.observation_storage, ("float32", "bfloat16"))
         if self.num_envs * self.num_steps % self.num_minibatches:
             raise ValueError(
                 f"num_envs*num_steps={self.num_envs * self.num_steps} is not divisible by "
@@ -147,8 +149,9 @@ def _make(env: Env, config: Config, objective: Objective, reset: ResetFactory) -
     door.record("what reset(env) returns", starts, Reset)
     network = actor_critic(env.observation_space(task), action_space, config.network)
     vec_env = VecEnv(env, config.num_envs, starts)
+    kept = storage.storage(env.observation_space(task), config.observation_storage)
+    parts = _Parts(config, network, objective, vec_env, action_space, kept)
     batch_size = config.num_envs * config.num_steps
-    iterate = functools.partial(_iterate, config, network, objective, vec_env, action_space)
 
     def init(key: Key, hparams: HParams, task: Any) -> State:
         key, network_key, env_key = jax.random.split(key, 3)
@@ -174,41 +177,50 @@ def _make(env: Env, config: Config, objective: Objective, reset: ResetFactory) -
         return network.value(state.params, _seen(config, state, observation))
 
     return Algorithm(
-        init, iterate, act, batch_size, HParams(), env, value,
+        init, functools.partial(_iterate, parts), act, batch_size, HParams(), env, value,
         parameters=lambda state: state.params,
         check=functools.partial(door.ranges, allowed=RANGES),
         recipe=Recipe("ppo", env, config, reset, objective),
     )  # fmt: skip
 
 
-def _iterate(
-    config: Config, network: ActorCritic, objective: Objective, vec_env: VecEnv,
-    action_space: Any, state: State, hparams: HParams, task: Any,
-) -> tuple[State, Metrics]:  # fmt: skip
+class _Parts(NamedTuple):
+    """What is closed over."""
+
+    config: Config
+    network: ActorCritic
+    objective: Objective
+    vec_env: VecEnv
+    action_space: Any
+    storage: storage.Storage
+
+
+def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
     """One iteration: a rollout, its advantages, and `num_epochs` passes of minibatches."""
+    config, network, kept = parts.config, parts.network, parts.storage
     key, rollout_key, shuffle_key = jax.random.split(state.key, 3)
-    steps = state.iteration.astype(jnp.float32) * (config.num_envs * config.num_steps)
-    progress = steps / hparams.anneal_steps
     see = functools.partial(_seen, config, state)
     env_state, samples, metrics = on_policy.collect(
-        vec_env, network, see, action_space, rollout_key, state.params, state.env, task,
-        config.num_steps,
+        parts.vec_env, network, see, kept.pack, parts.action_space, rollout_key, state.params,
+        state.env, task, config.num_steps,
     )  # fmt: skip
     raw_observation, reward = samples.observation, samples.reward * hparams.reward_scale
     rewards, observations = state.rewards, state.observations
     if config.normalize_reward:
         done = samples.terminated | samples.truncated
         rewards, reward = normalize.scale_rewards(rewards, reward, done, hparams.gamma)
+    samples = samples._replace(reward=reward)
+    view = lambda stored: see(kept.unpack(stored))  # noqa: E731
+    if kept.plain:  # seen once, not in every epoch
+        samples, view = samples._replace(observation=see(raw_observation)), lambda seen: seen
     samples = on_policy.add_advantages(
-        samples._replace(observation=see(raw_observation), reward=reward),
-        functools.partial(network.value, state.params), see(env_state.observation),
+        samples, lambda stored: network.value(state.params, view(stored)),
+        network.value(state.params, see(sharding.collect(env_state.observation))),
         hparams.gamma, hparams.gae_lambda, config.num_minibatches,
     )  # fmt: skip
-    params, optimizer, update_metrics = _update(
-        config, network, objective, shuffle_key, state, samples, hparams, progress
-    )
+    params, optimizer, update_metrics = _update(parts, view, shuffle_key, state, samples, hparams)
     if config.normalize_observation:
-        observations = normalize.update(observations, raw_observation)
+        observations = normalize.update(observations, kept.unpack(raw_observation))
     state = State(key, params, optimizer, env_state, observations, rewards, state.iteration + 1)
     return state, metrics | update_metrics
 
@@ -221,20 +233,24 @@ def _seen(config: Config, state: State, observation: Observation) -> Observation
 
 
 def _update(
-    config: Config, network: ActorCritic, objective: Objective, key: Key, state: State,
-    samples: Sample, hparams: HParams, progress: Array,
+    parts: _Parts, view: Callable[[Any], Observation], key: Key, state: State,
+    samples: Sample, hparams: HParams,
 ) -> tuple[Any, Any, Metrics]:  # fmt: skip
     """`num_epochs` passes over the samples in shuffled minibatches."""
+    config = parts.config
+    steps = state.iteration.astype(jnp.float32) * (config.num_envs * config.num_steps)
+    progress = steps / hparams.anneal_steps
     optimizer = optim.adam(
         optim.linear(hparams.learning_rate, hparams.final_learning_rate, progress),
         hparams.max_grad_norm,
     )
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples)
-    loss = functools.partial(_loss, config, network, objective, hparams, progress)
+    loss = functools.partial(_loss, parts, hparams, progress)
 
     def minibatch(carry: Any, index: Array) -> tuple[Any, Metrics]:
         params, optimizer_state = carry
-        batch = shard_batch(jax.tree.map(lambda x: x[index], flat))
+        batch = sharding.shard_batch(jax.tree.map(lambda x: x[index], flat))
+        batch = batch._replace(observation=view(batch.observation))
         grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
         updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
         return (optax.apply_updates(params, updates), optimizer_state), metrics
@@ -262,20 +278,19 @@ def _update(
 
 
 def _loss(
-    config: Config, network: ActorCritic, objective: Objective, hparams: HParams,
-    progress: Array, params: Any, batch: Sample,
-) -> tuple[Array, Metrics]:  # fmt: skip
+    parts: _Parts, hparams: HParams, progress: Array, params: Any, batch: Sample
+) -> tuple[Array, Metrics]:
     """Policy, value and entropy loss of one minibatch `[B]`."""
-    policy, value = network.apply(params, batch.observation)
+    policy, value = parts.network.apply(params, batch.observation)
     log_prob, entropy = policy.log_prob(batch.action), policy.entropy()
     advantage = batch.advantage
-    if config.normalize_advantage:
+    if parts.config.normalize_advantage:
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     inputs = objectives.Inputs(
         log_prob, batch.log_prob, advantage, entropy, batch.reward, batch.terminated,
         batch.truncated, progress,
     )  # fmt: skip
-    policy_loss, reported = objective(hparams.objective, inputs, hparams)
+    policy_loss, reported = parts.objective(hparams.objective, inputs, hparams)
     near = batch.value + jnp.clip(value - batch.value, -hparams.value_clip, hparams.value_clip)
     value_loss = 0.5 * jnp.maximum((value - batch.target) ** 2, (near - batch.target) ** 2)
     loss = (
