@@ -182,10 +182,28 @@ def test_environments_that_do_not_divide_are_replicated_with_a_warning():
     with jax.set_mesh(sharding.mesh(4)), pytest.warns(UserWarning, match="use a multiple of 32"):
         replicated, _ = jax.jit(program)(*arguments)
     assert replicated.env.observation.sharding.is_fully_replicated
-    for a, b in zip(
-        jax.tree.leaves(alone.params), jax.tree.leaves(replicated.params), strict=True
-    ):
+    for a, b in zip(jax.tree.leaves(alone.params), jax.tree.leaves(replicated.params), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("block", [1, 2, 8])
+def test_every_sample_is_in_every_epoch_once(block):
+    """A block that is cut, or an index that is lost, would be learned from twice or never."""
+    config = ppo.Config(
+        num_envs=8, num_steps=6, num_epochs=3, num_minibatches=2, shuffle_block=block
+    )
+    indices = np.asarray(ppo._shuffled(config, prng.key(1)))
+    assert indices.shape == (6, 24)
+    for epoch in indices.reshape(3, -1):
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(48))
+    blocks = indices.reshape(-1, block)
+    np.testing.assert_array_equal(blocks, blocks[:, :1] + np.arange(block))
+    assert (blocks[:, 0] % block == 0).all()
+
+
+def test_a_block_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="shuffle_block=3 does not divide num_envs=8"):
+        ppo.Config(num_envs=8, num_steps=6, num_minibatches=2, shuffle_block=3)
 
 
 def test_target_kl_stops_the_updates_of_an_iteration():

@@ -57,11 +57,12 @@ class Config:
     normalize_observation: bool = False  # by running mean and variance
     normalize_reward: bool = False  # by the running std of the discounted return
     normalize_advantage: bool = True  # per minibatch
+    shuffle_block: int = 1  # environments side by side that stay together: cheaper to gather
     observation_storage: storage.Floats = "float32"  # of the rollout; bfloat16: half the memory
     stop_on_kl: bool = False  # skip the rest of an iteration's updates past hparams.target_kl
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches"):
+        for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches", "shuffle_block"):
             door.integer(name, getattr(self, name), 1)
         for field in dataclasses.fields(self):
             if isinstance(field.default, bool):
@@ -71,6 +72,13 @@ class Config:
             raise ValueError(
                 f"num_envs*num_steps={self.num_envs * self.num_steps} is not divisible by "
                 f"num_minibatches={self.num_minibatches}"
+            )
+        if self.num_envs % self.shuffle_block or (
+            self.num_envs * self.num_steps // self.num_minibatches % self.shuffle_block
+        ):
+            raise ValueError(
+                f"shuffle_block={self.shuffle_block} does not divide num_envs={self.num_envs} and "
+                f"a minibatch of {self.num_envs * self.num_steps // self.num_minibatches} samples"
             )
         object.__setattr__(self, "hidden_sizes", self.network.hidden_sizes)
 
@@ -265,9 +273,7 @@ def _update(
         kl = metrics["approximate_kl"]
         return (inner, going & (kl.total <= hparams.target_kl * kl.weight)), metrics
 
-    shuffle = functools.partial(permutation, a=config.num_steps, b=config.num_envs)
-    indices = jax.vmap(shuffle)(jax.random.split(key, config.num_epochs))
-    indices = indices.reshape(config.num_epochs * config.num_minibatches, -1)
+    indices = _shuffled(config, key)
     start = state.params, state.optimizer
     if config.stop_on_kl:
         (end, _), metrics = jax.lax.scan(guarded, (start, jnp.bool_(True)), indices)
@@ -275,6 +281,15 @@ def _update(
         end, metrics = jax.lax.scan(minibatch, start, indices)
     explained = 1.0 - jnp.var(flat.target - flat.value) / (jnp.var(flat.target) + 1e-8)
     return *end, fm.fold(metrics) | {"explained_variance": fm.mean(explained)}
+
+
+def _shuffled(config: Config, key: Key) -> Array:
+    """The samples of every minibatch: `[epochs * minibatches, B]`, all of them in every epoch."""
+    block = config.shuffle_block
+    shuffle = functools.partial(permutation, a=config.num_steps, b=config.num_envs // block)
+    blocks = jax.vmap(shuffle)(jax.random.split(key, config.num_epochs))
+    indices = blocks[..., None] * block + jnp.arange(block)[None, None]
+    return indices.reshape(config.num_epochs * config.num_minibatches, -1)
 
 
 def _loss(
