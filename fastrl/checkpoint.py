@@ -1,14 +1,13 @@
 """Checkpoints: a pytree and a few facts about it, in a folder that is there whole or not at all.
 
-A checkpoint is a folder with the arrays (written by orbax, by name) and `meta.json`: the facts,
-shape and type of every array, and a checksum of every file.  Restoring needs a target, a pytree
-of the right structure, so nothing in the files decides what is built and loading runs no code;
-what differs from the target, and what was damaged, is named.
+A checkpoint is a folder with the arrays, by name (`fastrl.array_files`), and `meta.json`: the
+facts, shape and type of every array, and a checksum of every file.  Restoring needs a target,
+a pytree of the right structure, so nothing in the files decides what is built and loading runs
+no code; what differs from the target, and what was damaged, is named.
 
 Typed keys are stored as their data and become keys of the target's implementation again.
 """
 
-import functools
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fastrl import array_files
 from fastrl.files import (
     UNFINISHED,
     RunFolderError,
@@ -35,7 +35,7 @@ from fastrl.leaves import described, differences, named, with_keys, without_keys
 from fastrl.types import PyTree
 
 FORMAT = 1
-_META, _ARRAYS = "meta.json", "arrays"
+_META = "meta.json"
 _MOST_BYTES = 64 * 2**20  # a `meta.json` has some kilobytes
 
 
@@ -55,10 +55,12 @@ class Restored(NamedTuple):
     path: Path
 
 
-def save(path: Path, tree: PyTree, facts: dict[str, Any]) -> None:
+def save(path: Path, tree: PyTree, facts: dict[str, Any], *, plain: bool = False) -> None:
     """Writes `tree` (arrays and typed keys) and `facts` (JSON) as the folder `path`.
 
-    A checkpoint that stands there is replaced.  Raises `RunFolderError` if it can't be written.
+    A checkpoint that stands there is replaced.  `plain` writes the arrays as one file without
+    orbax, whose import costs more than all else about a few numbers.
+    Raises `RunFolderError` if it can't be written.
     """
     arrays = named(jax.tree.map(np.asarray, jax.device_get(without_keys(tree))))
     unfinished = path.with_name(UNFINISHED + path.name)
@@ -66,7 +68,7 @@ def save(path: Path, tree: PyTree, facts: dict[str, Any]) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         # Orbax refuses arrays without entries: their shape says it all.
-        _orbax().save(unfinished.absolute() / _ARRAYS, {k: a for k, a in arrays.items() if a.size})
+        array_files.write(unfinished, {k: a for k, a in arrays.items() if a.size}, plain)
         meta = {"facts": facts, "leaves": described(tree), "files": _checksums(unfinished)}
         (unfinished / _META).write_text(_sealed(meta), encoding="utf-8")
         sync_tree(unfinished)
@@ -158,23 +160,12 @@ def _sealed(body: dict[str, Any]) -> str:
     return json.dumps({"crc32": zlib.crc32(text.encode()), "body": text})
 
 
-@functools.cache
-def _orbax() -> Any:
-    import orbax.checkpoint as ocp
-
-    return ocp.PyTreeCheckpointer()
-
-
 def _read_arrays(path: Path, like: dict[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of the names in `like`, on the host."""
-    import orbax.checkpoint as ocp
-
     if not like:
         return {}
-    args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in like}
     try:
-        arrays = _orbax().restore((path / _ARRAYS).absolute(), restore_args=args)
-        arrays = {name: np.asarray(arrays[name]) for name in like}
+        arrays = array_files.read(path, like)
     except Exception as error:  # whatever a damaged file makes the reader say
         why = reason(error)
         raise CheckpointError(f"checkpoint {path} is damaged: {why}") from error

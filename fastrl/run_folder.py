@@ -21,7 +21,10 @@ from typing import Any
 from fastrl import checkpoint, provenance, retention
 from fastrl.checkpoint import CheckpointError, Restored
 from fastrl.files import RunFolderError, sweep, writing
+from fastrl.leaves import number_of_bytes
 from fastrl.types import PyTree
+
+PLAIN_BYTES = 2**20  # inputs up to here are written without orbax: a run starts sooner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +155,9 @@ def write_inputs(folder: RunFolder, hparams: PyTree, task: PyTree, options: dict
 
     `options` are seed, steps and schedule.
     """
-    checkpoint.save(folder.inputs, {"hparams": hparams, "task": task}, options)
+    tree = {"hparams": hparams, "task": task}
+    few = number_of_bytes(tree) <= PLAIN_BYTES  # a task may be a data set
+    checkpoint.save(folder.inputs, tree, options, plain=few)
 
 
 def read_inputs(folder: RunFolder, hparams: PyTree, task: PyTree) -> Restored:

@@ -53,10 +53,10 @@ def same(a, b) -> bool:
     )
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    path = tmp_path / "0000000001"
-    checkpoint.save(path, tree(), {"iteration": 1, "evaluation_return": 0.1})
+@pytest.fixture(params=["orbax", "plain"])
+def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path, facts = tmp_path / "0000000001", {"iteration": 1, "evaluation_return": 0.1}
+    checkpoint.save(path, tree(), facts, plain=request.param == "plain")
     return path
 
 

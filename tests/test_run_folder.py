@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 
@@ -200,3 +201,18 @@ def test_info_of_something_else_is_replaced_whole(tmp_path):
     (tmp_path / "info.json").write_text("[]")
     assert provenance.record(tmp_path / "info.json", devices=1) == []
     assert json.loads((tmp_path / "info.json").read_text())["resumed"] == []
+
+
+def test_few_inputs_are_written_without_orbax_and_many_with_it(tmp_path):
+    """Its import would hold up every start; a data set is what it is for."""
+    for task, name in (
+        (np.arange(8, dtype=np.float32), "arrays.npz"),
+        (np.zeros(run_folder.PLAIN_BYTES + 1, np.uint8), "arrays"),
+    ):
+        folder = run_folder.at(tmp_path / name)
+        run_folder.write_inputs(folder, {"rate": np.float32(0.1)}, task, {"seed": 3})
+        assert (folder.inputs / name).exists()
+        restored = run_folder.read_inputs(folder, {"rate": np.float32(0)}, np.zeros_like(task))
+        assert restored.facts == {"seed": 3}
+        assert restored.tree["hparams"]["rate"] == np.float32(0.1)
+        assert (restored.tree["task"] == task).all()
