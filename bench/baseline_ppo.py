@@ -101,7 +101,7 @@ class ActorCritic(nn.Module):
         return heads[0], heads[1][..., 0]
 
 
-def make_train(settings: Settings = Settings()) -> Callable[[Any], tuple[Any, Any]]:
+def make_train(settings: Settings) -> Callable[[Any], tuple[Any, Any]]:
     """The function `key -> (params, mean return of the episodes that ended, by update)`."""
     s, network = settings, ActorCritic()
     optimizer = optax.chain(

@@ -81,7 +81,8 @@ class Worker:
             env=_SHARED | os.environ | contestant.environment, cwd=tempfile.gettempdir(),
         )  # fmt: skip
         self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -126,6 +127,9 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._reader.join(timeout=5)  # its pipe is at the end
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         self._log.close()
 
 
