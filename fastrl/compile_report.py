@@ -47,8 +47,8 @@ class CompileReport:
         lines = ["  ".join(x.rjust(w) for x, w in zip(r, widths, strict=True)) for r in rows]
         for name in ("static", "traced"):
             values = ", ".join(f"{k}={v}" for k, v in getattr(self, name).items())
-            indent = {"initial_indent": f"{name}  ", "subsequent_indent": " " * 8}
-            lines += textwrap.wrap(values, 100, break_on_hyphens=False, **indent)
+            wrap = textwrap.TextWrapper(100, f"{name}  ", " " * 8, break_on_hyphens=False)
+            lines += wrap.wrap(values)
         return "\n".join((*lines, f"state   {self.state_bytes:,} bytes"))
 
 
@@ -97,7 +97,7 @@ def _phases(function: Callable[..., Any], *arguments: Any) -> Phases:
         after_lower - after_trace,
         end - after_lower,
         _equations(traced.jaxpr.jaxpr),
-        compiled.as_text().count(" = "),
+        (compiled.as_text() or "").count(" = "),
         int(getattr(memory, "temp_size_in_bytes", 0)),
     )
 

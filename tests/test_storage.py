@@ -91,7 +91,7 @@ def test_learning_from_packed_masks_is_unchanged(monkeypatch):
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="observation_storage .float16."):
+    with pytest.raises(ValueError, match="observation_storage 'float16'"):
         ppo.Config(observation_storage="float16")  # type: ignore[arg-type]
 
 
