@@ -103,7 +103,8 @@ def _serve_one(settings: dict[str, Any], algorithm: Any, hparams: Any) -> None:
             return {}
         return {"return": fastrl.evaluate(algorithm, now["state"], episodes=episodes).mean_return}
 
-    round_()
+    for _ in range(settings.get("warmups", 1)):
+        round_()
     versions = worker.versions("fastrl", "jax", "brax")
     worker.serve(round_, finish, compile_seconds=init_seconds + seconds, versions=versions)
 

@@ -1,7 +1,8 @@
 """PPO by `brax.training`; all rounds are parts of one training, evaluated at the end.
 
 `jax.device_put_replicated`, which it calls, is gone from JAX 0.10; here is one.  Its trainer has
-the loop in its own hands, so rounds are what happens between two calls of `progress_fn`.
+the loop in its own hands, so rounds are what happens between two calls of `progress_fn`; the
+first two parts compile, each for another layout of the state.
 """
 
 # Peers are installed in environments of their own.
@@ -41,14 +42,16 @@ def main(settings: dict[str, Any]) -> None:
         latest.update(make_policy=make_policy, params=params, step=step)
 
     def progress(step: int, metrics: Any) -> None:
-        seconds = float(metrics["training/walltime"])
-        if "walltime" not in latest:  # the first part compiles
+        seconds, cpu = float(metrics["training/walltime"]), time.process_time()
+        latest["parts"] = latest.get("parts", 0) + 1
+        if latest["parts"] < settings["warmups"]:
+            return
+        if latest["parts"] == settings["warmups"]:
             compiling = time.perf_counter() - began
             worker.say(compile_seconds=compiling, versions=worker.versions("brax", "jax"))
         else:
-            spent = seconds - latest["walltime"], time.process_time() - latest["cpu"]
-            steps = step - latest["seen"]
-            worker.say(steps=steps, seconds=spent[0], cpu_seconds=spent[1])
+            spent = {"seconds": seconds - latest["walltime"], "cpu_seconds": cpu - latest["cpu"]}
+            worker.say(steps=step - latest["seen"], **spent)
         if next(rounds, worker) is worker:
             raise _Finished
         latest.update(walltime=seconds, seen=step, cpu=time.process_time())
@@ -66,7 +69,7 @@ def _options(settings: dict[str, Any]) -> dict[str, Any]:
     h, n, minibatches = settings["hparams"], settings["num_envs"], settings["num_minibatches"]
     if n % minibatches:
         raise ValueError(f"num_envs={n} is not divisible by num_minibatches={minibatches}")
-    parts = settings["rounds"] + 1
+    parts = settings["rounds"] + settings["warmups"]
     activation, sizes = getattr(nn, settings["activation"]), tuple(settings["hidden_sizes"])
 
     def network(*args: Any, **kwargs: Any) -> Any:

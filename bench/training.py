@@ -15,7 +15,7 @@ from options import Options
 from report import Report, Row, machine
 
 PEERS = ("purejaxrl", "rejax", "brax", "sbx", "torch", "stoix", "pufferlib")
-CASES = ("cartpole", "members", "brax", "host")
+CASES = ("cartpole", "members", "brax", "host")  # host: peers with a loop of their own
 
 # PureJaxRL's own settings of PPO on CartPole-v1.
 CARTPOLE: dict[str, Any] = {
@@ -92,15 +92,25 @@ def members(count: int, batching: str, devices: int | None, chosen: Options) -> 
 
 
 def host(chosen: Options) -> list[Row]:
-    """Peers whose environments run on the host: every round goes on with one training."""
+    """Peers that cannot train from the start in one call: every round goes on with one training."""
     settings = CARTPOLE | {"goes_on": True, "set": extra(chosen), "hparams": CARTPOLE_HPARAMS}
     settings["steps"] = whole(settings, chosen.steps or 8192)
     rivals = [
         arena.Rival("sbx", "peer_sbx", ONE_OR_ALL),
         arena.Rival("torch", "peer_torch_ppo", ONE_OR_ALL),
+        *(
+            arena.Rival(name, f"peer_{name}")
+            for name in ("stoix", "pufferlib")
+            if asked(name, chosen)
+        ),
     ]
-    case = "PPO CartPole-v1, 4 envs, env on the host"
+    case = "PPO CartPole-v1, 4 envs, one training"
     return arena.meet("training", case, settings, "own_training", rivals, chosen)
+
+
+def asked(name: str, chosen: Options) -> bool:
+    """Whether the user has the peer, or asks for it by name: it can't be installed by itself."""
+    return bool(chosen.paths(name)) or name in (chosen.peers or ())
 
 
 def brax(env: str, backend: str, chosen: Options) -> list[Row]:
@@ -109,7 +119,8 @@ def brax(env: str, backend: str, chosen: Options) -> list[Row]:
     settings: dict[str, Any] = {
         "env": f"brax/{env}", "env_options": {"backend": backend}, **BRAX[env], **sizes,
         "hparams": BRAX_HPARAMS, "normalize_observation": True, "goes_on": True, "episodes": 64,
-        "seed": 0, "rounds": chosen.rounds, "set": {"normalize_reward": True} | extra(chosen),
+        "seed": 0, "rounds": chosen.rounds, "warmups": 2,
+        "set": {"normalize_reward": True} | extra(chosen),
     }  # fmt: skip
     if chosen.num_envs:
         settings["num_envs"] = chosen.num_envs[0]
