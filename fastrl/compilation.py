@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-_MULTI_OUTPUT_FUSION = "xla_cpu_use_multi_output_fusion"
+_SEVERAL_OUTPUTS = "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion=1"
 
 
 def fuse_several_outputs() -> None:
@@ -17,16 +17,15 @@ def fuse_several_outputs() -> None:
 
     Without it every leaf of an environment's next state is computed by a loop of its own, which
     repeats what the leaves have in common: stepping classic control takes two to three times as
-    long, Brax half as long again, and compiling is slower too.  It also makes an environment's
-    numbers independent of how the batch is split over devices.
+    long, Brax half as long again, and compiling is slower too.
 
     XLA reads `XLA_FLAGS` once, when JAX first uses a device, so this only has an effect before.
-    Does nothing where the variable sets `xla_backend_extra_options` already; to keep it off:
-    `XLA_FLAGS=--xla_backend_extra_options=xla_cpu_use_multi_output_fusion=0`.
+    Does nothing where the variable sets `xla_backend_extra_options` already, or where
+    `FASTRL_XLA_FLAGS` is set to nothing; set to something, that is added instead.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_backend_extra_options" not in flags:
-        ours = f"--xla_backend_extra_options={_MULTI_OUTPUT_FUSION}=1"
+    ours = os.environ.get("FASTRL_XLA_FLAGS", _SEVERAL_OUTPUTS)
+    if ours and ours.partition("=")[0] not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {ours}".strip()
 
 
