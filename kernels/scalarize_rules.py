@@ -9,7 +9,7 @@ import numpy as np
 from fastrl.kernels import scalarize_arrays, scalarize_indexing, scalarize_keys
 from fastrl.kernels.scalarize_cells import Cells, Rule
 
-_RULES: dict[str, Rule] = scalarize_arrays.RULES | scalarize_indexing.RULES | scalarize_keys.RULES
+RULES: dict[str, Rule] = scalarize_arrays.RULES | scalarize_indexing.RULES | scalarize_keys.RULES
 
 
 class UnsupportedError(NotImplementedError):
@@ -45,7 +45,7 @@ def check(equation: Any) -> None:
         raise UnsupportedError(name, "over several axes")
     elif name == "random_bits" and parameters["bit_width"] not in (8, 16, 32):
         raise UnsupportedError(name, f"of {parameters['bit_width']} bits")
-    elif name not in _RULES:
+    elif name not in RULES:
         raise UnsupportedError(name)
     for key in (a for a in avals if jnp.issubdtype(a.dtype, jax.dtypes.prng_key)):
         if key.dtype != scalarize_keys.key_struct().dtype:
@@ -54,4 +54,4 @@ def check(equation: Any) -> None:
 
 def apply(equation: Any, inputs: list[Cells]) -> list[Cells]:
     """The outputs of `equation`, for which `check` has found a rule."""
-    return _RULES[equation.primitive.name](equation, inputs)
+    return RULES[equation.primitive.name](equation, inputs)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastrl.kernels import prng
 from fastrl.kernels.scalarize_cells import Cells, KeyCell
 
 Struct = jax.ShapeDtypeStruct
@@ -79,7 +80,7 @@ def _flat(x: Any, leaf: Struct, stored: Struct) -> jax.Array:
 def _restore(x: jax.Array, leaf: Struct) -> jax.Array:
     batch = x.shape[:-1]
     if is_key(leaf):
-        return jax.random.wrap_key_data(x.reshape(*batch, *leaf.shape, 2), impl="hash32")
+        return jax.random.wrap_key_data(x.reshape(*batch, *leaf.shape, 2), impl=prng.HASH32)
     return x.reshape(*batch, *leaf.shape).astype(leaf.dtype)
 
 
