@@ -65,15 +65,15 @@ def cases() -> list[Case]:
         for t, n in ((128, 64), (128, 2048))
     ]  # fmt: skip
     trees = [
-        Case(f"sum tree 2^{log}, {n} of {'numba' if numba else 'jnp'}",
-             "jnp" if numba else "binary tree", steps,
-             functools.partial(replay, 2**log, n, steps, numba))
-        for log, n, steps in ((16, 64, 400), (20, 256, 100)) for numba in (False, True)
+        Case(f"sum tree 2^{log}, {n} of {side}", against, steps,
+             functools.partial(replay, 2**log, n, steps, side, against))
+        for log, n, steps in ((16, 64, 400), (20, 256, 100))
+        for side, against in (("jnp", "binary, no weights"), ("jnp", "binary"), ("numba", "jnp"))
     ]  # fmt: skip
     draws = [
         Case(f"categorical [{n}, {a}]", "jax.random.categorical", steps,
              functools.partial(draw, n, a, steps))
-        for n, a, steps in ((64, 2, 4000), (1024, 2, 800), (1024, 18, 50), (64, 256, 50))
+        for n, a, steps in ((64, 2, 30_000), (1024, 2, 2000), (1024, 18, 100), (64, 256, 100))
     ]  # fmt: skip
     call = Case("numba call in a loop, 4 floats", "jax.pure_callback", 200, calls)
     return [*per_env, *shuffles, *trees, *draws, call]
@@ -120,20 +120,23 @@ def shuffle(t: int, n: int) -> tuple[Run, Run]:
     return functools.partial(ours, fastrl.key(0)), functools.partial(theirs, fastrl.key(0))
 
 
-def replay(capacity: int, n: int, steps: int, numba: bool) -> tuple[Run, Run]:
+def replay(capacity: int, n: int, steps: int, side: str, against: str) -> tuple[Run, Run]:
     """Draw n leaves and give them new priorities, in a loop over a donated tree."""
     priorities = jax.random.uniform(fastrl.key(1), (capacity,))
 
-    def wide(impl: str) -> Run:
+    def run(which: str) -> Run:
+        if which.startswith("binary"):
+            weights = which == "binary"
+            sample = binary.sample_with_priorities if weights else binary.sample_without
+            sample = functools.partial(sample, n=n)
+            return _loop(binary.init(priorities), sample, binary.update, n, steps)
+        impl = {"jnp": "ref", "numba": "numba"}[which]
         fill = jax.jit(functools.partial(sum_tree.update, impl="ref"))
         tree = fill(sum_tree.init(capacity), jnp.arange(capacity), priorities)
         sample = functools.partial(sum_tree.sample, n=n, impl=impl)
         return _loop(tree, sample, functools.partial(sum_tree.update, impl=impl), n, steps)
 
-    if numba:
-        return wide("numba"), wide("ref")
-    tree = binary.init(priorities)
-    return wide("ref"), _loop(tree, functools.partial(binary.sample, n=n), binary.update, n, steps)
+    return run(side), run(against)
 
 
 def _loop(

@@ -1,7 +1,7 @@
 """What the kernels are measured against, where it is not a function of JAX: a binary sum tree.
 
-As replay buffers in JAX usually have it: an array of `2 capacity` with the children of node i at 2 i
-and 2 i + 1, `capacity` a power of two.  Doubled indices are not looked after.
+As replay buffers in JAX usually have it: an array of `2 capacity`, where the children of node i are
+2 i and 2 i + 1; `capacity` is a power of two.  Doubled indices are not looked after.
 """
 
 import jax
@@ -28,8 +28,8 @@ def update(tree: jax.Array, indices: jax.Array, priorities: jax.Array) -> jax.Ar
     return tree
 
 
-def sample(tree: jax.Array, key: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
-    """`n` leaves, one from each of `n` equal parts of the total, and their priorities."""
+def sample(tree: jax.Array, key: jax.Array, n: int) -> jax.Array:
+    """`n` leaves, one from each of `n` equal parts of the total."""
     capacity = len(tree) // 2
     mass = (jnp.arange(n) + jax.random.uniform(key, (n,))) / n * tree[1]
     node = jnp.ones(n, jnp.int32)
@@ -37,4 +37,19 @@ def sample(tree: jax.Array, key: jax.Array, n: int) -> tuple[jax.Array, jax.Arra
         left = tree[2 * node]
         right = mass >= left
         node, mass = 2 * node + right, jnp.where(right, mass - left, mass)
-    return node - capacity, tree[node]
+    return node - capacity
+
+
+def sample_with_priorities(tree: jax.Array, key: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+    """The same, and the leaves' priorities `[n]`, as importance weights need them.
+
+    XLA cannot tell that they are read before the next update, and copies the tree in each step of a
+    loop.
+    """
+    leaves = sample(tree, key, n)
+    return leaves, tree[leaves + len(tree) // 2]
+
+
+def sample_without(tree: jax.Array, key: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+    """The same without the priorities: less than `sum_tree.sample` does, and without a copy."""
+    return sample(tree, key, n), jnp.zeros(n)

@@ -54,7 +54,7 @@ def op(
     `cpu` is a numba kernel; `gpu` a function with the reference's signature (Pallas).
 
     The result takes `impl`: "auto" (numba on CPU where it is preferred, Pallas on CUDA, the
-    reference elsewhere), or "ref", "numba" or "pallas"; ValueError for one that the operation lacks.
+    reference elsewhere), "ref", "numba" or "pallas"; ValueError for one that the operation lacks.
     Where `impl` is "auto", the environment variable FASTRL_KERNELS, read when a program is traced,
     forces one on all operations that have it.
     """

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from fastrl.kernels import prng, sum_tree
 from fastrl.kernels.sum_tree import SumTree
 
 SMALLEST = 1e-5  # the draws are fixed, so this never fails by chance
-CAPACITIES = [1, 2, 7, 8, 9, 63, 64, 65, 100, 513, 5000]
+CAPACITIES = [1, 7, 8, 9, 65, 5000]  # one level, full rows, one leaf more, several levels
 IMPLS = ["ref", "numba"]
 
 
@@ -27,7 +28,8 @@ def filled(capacity, zeros=0.4, seed=0):
     rng = np.random.default_rng(seed + capacity)
     p = rng.exponential(size=capacity) * (rng.random(capacity) >= zeros)
     p[rng.integers(capacity)] = 1.5
-    tree = sum_tree.update(sum_tree.init(capacity), jnp.arange(capacity), jnp.asarray(p))
+    where, p32 = jnp.arange(capacity), jnp.asarray(p, jnp.float32)
+    tree = jitted("update", "ref")(sum_tree.init(capacity), where, p32)
     return tree, p.astype(np.float32).astype(np.float64)
 
 
@@ -102,7 +104,7 @@ def test_draws_are_in_proportion(impl, stratified):
     p[7], p[8], p[9] = 50.0, 1e-3, 0.0
     tree = sum_tree.update(tree, jnp.array([7, 8, 9]), jnp.asarray(p[7:10]))
     draw = jax.jit(functools.partial(sum_tree.sample, n=500, stratified=stratified, impl=impl))
-    counts = np.zeros(300)
+    counts, drawn, probability = np.zeros(300), np.zeros(0), np.zeros(0)
     for key in jax.random.split(prng.key(1), 200):
         drawn, probability = draw(tree, key)
         np.add.at(counts, np.asarray(drawn), 1)
@@ -129,7 +131,9 @@ def test_strata_have_one_draw_each():
 def test_a_large_tree_has_no_leaf_out_of_proportion():
     """Float32 sums over 2**20 leaves: shares by 64 blocks, and zeros are never drawn."""
     capacity = 10**6
-    p = np.where(np.arange(capacity) % 3 == 0, 0.0, 1.0 + np.arange(capacity) % 7).astype(np.float32)
+    p = np.where(np.arange(capacity) % 3 == 0, 0.0, 1.0 + np.arange(capacity) % 7).astype(
+        np.float32
+    )
     tree = jitted("update", "ref")(sum_tree.init(capacity), jnp.arange(capacity), jnp.asarray(p))
     np.testing.assert_allclose(sum_tree.total(tree), p.sum(dtype=np.float64), rtol=1e-6)
     drawn, _ = sum_tree.sample(tree, prng.key(4), 100_000, stratified=False)
@@ -145,17 +149,20 @@ def test_a_batch_of_trees(impl):
     """Members of a sweep have a tree each; a shared tree is searched by all."""
     made = [filled(90, seed=s)[0] for s in range(3)]
     trees = jax.tree.map(lambda *x: jnp.stack(x), *made)
-    where, values = jnp.array([[1, 2], [3, 3], [89, 0]]), jnp.array([[9.0, 8.0], [7.0, 6.0], [0, 1]])
+    where, values = (
+        jnp.array([[1, 2], [3, 3], [89, 0]]),
+        jnp.array([[9.0, 8.0], [7.0, 6.0], [0, 1]]),
+    )
     update, find = (functools.partial(f, impl=impl) for f in (sum_tree.update, sum_tree.find))
     together = jax.jit(jax.vmap(update))(trees, where, values)
     mass = jnp.linspace(0, 60, 20)
     found = jax.jit(jax.vmap(find, (0, None)))(together, mass)
     for i, tree in enumerate(made):
-        alone = update(tree, where[i], values[i])
+        alone = jitted("update", impl)(tree, where[i], values[i])
         np.testing.assert_array_equal(together.nodes[i], alone.nodes)
-        np.testing.assert_array_equal(found[i], find(alone, mass))
+        np.testing.assert_array_equal(found[i], jitted("find", impl)(alone, mass))
     shared = jax.jit(jax.vmap(find, (None, 0)))(made[0], jnp.stack([mass, mass / 2]))
-    np.testing.assert_array_equal(shared[1], find(made[0], mass / 2))
+    np.testing.assert_array_equal(shared[1], jitted("find", impl)(made[0], mass / 2))
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -168,7 +175,7 @@ def test_a_loop_writes_in_place(impl):
 
     tree = sum_tree.init(50_000)
     loop = jax.jit(lambda t, k: jax.lax.scan(step, t, k), donate_argnums=0)
-    text = loop.lower(tree, jax.random.split(prng.key(0), 5)).compile().as_text()
+    text = loop.lower(tree, jax.random.split(prng.key(0), 5)).compile().as_text() or ""
     shape = f"f32[{tree.nodes.shape[0]},8]"
     assert shape in text
     copies = re.findall(rf"= {re.escape(shape)}\S* copy\(.*", text)
@@ -212,7 +219,8 @@ def test_shapes_that_do_not_fit_are_named():
         sum_tree.update(tree, jnp.zeros((1, 2), int), jnp.ones((1, 2)))
     with pytest.raises(TypeError, match=r"indices are float32\[2\]"):
         sum_tree.update(tree, jnp.ones(2), jnp.ones(2))
-    for n in (0, -1, 2.0, True):
+    wrong: list[Any] = [0, -1, 2.0, True]
+    for n in wrong:
         with pytest.raises(ValueError, match=f"n={n}: needs an integer of at least 1"):
             sum_tree.sample(tree, prng.key(0), n)
 
