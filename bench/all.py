@@ -27,7 +27,7 @@ PLAN: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         "--hidden", "16", "--copy", "65536")),
     ("scaling", ("--rounds", "3"), (
         "--rounds", "1", "--steps", "2048", "--axis", "envs", "--num-envs", "4", "8")),
-    ("kernels", (), ()),
+    ("kernels", (), ("--rounds", "2", "--only", "permutation")),
 )  # fmt: skip
 
 

@@ -83,6 +83,7 @@ class Worker:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        self._patience = 5.0  # seconds that it gets to end by itself
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -98,6 +99,7 @@ class Worker:
         try:
             line = self._lines.get(timeout=timeout)
         except queue.Empty:
+            self._patience = 0.0
             raise FailedError(f"hung: said nothing for {timeout:.0f} s") from None
         if line is None:
             raise FailedError(f"failed: {self._last_words()}")
@@ -123,7 +125,7 @@ class Worker:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
         try:
-            self._process.wait(timeout=5)
+            self._process.wait(timeout=self._patience)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

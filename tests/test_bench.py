@@ -25,8 +25,6 @@ import roofline  # noqa: E402
 import training  # noqa: E402
 from contest import Contestant, Result  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not BENCH.exists(), reason="benchmarks are in the checkout only")
-
 PEERS = ("gymnax", "purejaxrl")
 # A worker that needs nothing: it counts rounds, and fails or hangs where it is told to.
 PROGRAM = """
@@ -194,6 +192,12 @@ class TestPeers:
         monkeypatch.setitem(peers.PEERS, "gymnax", peers.Peer((), "no_such_module_at_all"))
         with pytest.raises(peers.MissingError, match="No module named 'no_such_module_at_all'"):
             peers.find("gymnax", parse("--venvs", str(tmp_path)))
+
+    @pytest.mark.slow
+    def test_a_failing_installation_is_reported(self, tmp_path):
+        with pytest.raises(peers.MissingError, match=r"^pip install: .*no/such"):
+            peers._make(tmp_path / "venv", ["/no/such/folder"])
+        assert not (tmp_path / "venv" / "packages.json").exists()
 
     def test_an_environment_given_by_path_is_used(self, tmp_path, monkeypatch):
         bin_ = tmp_path / "own" / "bin"
