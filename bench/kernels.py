@@ -29,11 +29,11 @@ Run = Callable[[], Any]  # one round's work, not waited for
 
 
 class Case(NamedTuple):
-    """`make()` returns the kernel's run and the baseline's; each does `count` operations."""
+    """`make()` returns the kernel's run and the baseline's; each does so many `operations`."""
 
     name: str
     baseline: str
-    count: int
+    operations: int
     make: Callable[[], tuple[Run, Run]]
 
 
@@ -88,7 +88,7 @@ def measure(case: Case, rounds: int) -> Row:
             start = time.perf_counter()
             jax.block_until_ready(run())
             if turn:
-                seconds.append((time.perf_counter() - start) / case.count)
+                seconds.append((time.perf_counter() - start) / case.operations)
     ratios = [b / k for k, b in zip(*taken, strict=True)]
     ours, theirs = (1e6 * statistics.median(seconds) for seconds in taken)
     return {
