@@ -26,7 +26,7 @@ import worker
 from options import Options
 from report import Report, Row
 
-EPOCHS = (1, 3)  # the update is the difference
+EPOCHS = (1, 5)  # the update is the difference
 _COPY = 2**25  # float32 numbers
 _FLOAT = 4  # bytes
 

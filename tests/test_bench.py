@@ -357,7 +357,8 @@ class TestScripts:
         rows = run("roofline", tmp_path, "--num-envs", "16", "--num-steps", "8", "--hidden", "16",
                    "--rounds", "3", "--seconds", "0.2", "--copy", "65536")  # fmt: skip
         by_case = {r["case"].split(": ")[1]: r for r in rows}
-        assert by_case["update, an epoch"]["gflops_per_second"] > 0
+        assert by_case["products of an epoch"]["gflops_per_second"] > 0
+        assert "update, an epoch" in by_case  # a difference of times: noise at this size
         assert by_case["- rollout"]["fastrl"] > 0
         assert by_case["copy"]["ratio"] is None
 
