@@ -98,10 +98,12 @@ def oracle(c: Case, see: Any = lambda x: x) -> Any:
         extras = action, distribution.log_prob(action), value
         return distributions.to_environment(space, action), extras
 
-    def keep(t, extras):
+    def keep(t: Any, extras: tuple[Any, Any, Any]) -> Samples:
         final_value = network.value(c.params, see(t.next_observation)) * t.truncated
-        ends = t.reward, t.terminated, t.truncated
-        return Samples(t.observation, *extras, *ends, final_value, t.next_observation)
+        return Samples(
+            t.observation, *extras, t.reward, t.terminated, t.truncated, final_value,
+            t.next_observation,
+        )  # fmt: skip
 
     def run(key, state, task):
         vec_env = VecEnv(c.env, N, reset.fresh(c.env))
