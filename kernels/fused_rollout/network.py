@@ -98,8 +98,8 @@ class Network(NamedTuple):
     """Weights in memory and how to use them.
 
     Observations and outputs are lists of vectors `[B]`.  Weights are read where they are used, at
-    every step, which after the first means from the cache: held over the loop they would fill
-    the registers, and the compiler spill five to ten times as much.
+    every step, which after the first means from the cache: held over the loop they fill the
+    registers (64-64 tanh, blocks of 64, 8 warps: 3,100 bytes spilled instead of 348).
     """
 
     spec: NetworkSpec
