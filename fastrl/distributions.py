@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl import struct
+from fastrl.kernels import categorical as categorical_draws
 from fastrl.spaces import Box, Discrete, MultiDiscrete, Space
 from fastrl.types import Action, Array, Key
 
@@ -33,14 +34,8 @@ class Categorical:
     log_p: Array
 
     def sample(self, key: Key) -> Array:
-        """int32 `[...]`, by inverting the distribution function: one uniform, no arg max.
-
-        An action of probability 0 is never drawn: uniforms stay below 1, so the threshold
-        stays below the last value of the distribution function.
-        """
-        cumulative = jnp.cumsum(jnp.exp(self.log_p), axis=-1)
-        uniform = jax.random.uniform(key, (*self.log_p.shape[:-1], 1))
-        return jnp.sum(uniform * cumulative[..., -1:] >= cumulative, axis=-1, dtype=jnp.int32)
+        """int32 `[...]`. An action of probability 0 is never drawn."""
+        return categorical_draws.sample(key, self.log_p)
 
     def mode(self) -> Array:
         return jnp.argmax(self.log_p, axis=-1).astype(jnp.int32)
