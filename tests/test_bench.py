@@ -265,6 +265,17 @@ class TestGuard:
         assert guard.judge({"a": 1.0, "b": 9.0}, self.EXPECTED) == 1
         assert guard.judge({"b": 9.0}, self.EXPECTED) == 1
 
+    def test_another_kind_of_machine_is_not_judged(self, tmp_path, monkeypatch, capsys):
+        """A ratio from another processor would fail, or pass, changes that did nothing."""
+        expected = tmp_path / "guard.json"
+        monkeypatch.setattr(guard.worker, "pin", lambda cores: None)
+        monkeypatch.setattr(guard, "compare", lambda *_: {"ratio": 1.0})
+        for machine, code in ((guard.machine(), 1), ({"processor": "Other", "jax": "1.0"}, 0)):
+            file = {"tolerance": 0.15, "machine": machine, "ratios": {guard.case(16): 2.0}}
+            expected.write_text(json.dumps(file))
+            assert guard.main(["--expected", str(expected)]) == code
+        assert "not judged" in capsys.readouterr().out
+
     def test_processor_time_is_compared(self):
         """What sleeps uses no processor, so a busy machine does not change the ratio."""
 
@@ -369,7 +380,9 @@ class TestScripts:
 
     def test_guard(self, tmp_path):
         expected = tmp_path / "guard.json"
-        expected.write_text('{"tolerance": 0.15, "ratios": {"ppo_cartpole_4_envs": 0.001}}')
+        expected.write_text(
+            '{"tolerance": 0.15, "machine": {}, "ratios": {"ppo_cartpole_4_envs": 0.001}}'
+        )
         (row,) = run("guard", tmp_path, "--rounds", "3", "--updates", "2", "--num-envs", "4",
                      "--expected", str(expected))  # fmt: skip
         assert row["ratio"] > 0.1

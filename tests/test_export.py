@@ -27,7 +27,7 @@ def file(tmp_path_factory):
 def test_trains_like_the_code_bit_for_bit(file):
     """A leaf in another place, a default baked in, or another program would differ."""
     program = fastrl.load_program(file)
-    state = program.init(3)
+    state, metrics = program.init(3), {}
     hparams, task = {"learning_rate": 2e-3}, {"gravity": 12.0}
     for _ in range(2):
         state, metrics = program.run(state, 256, hparams=hparams, task=task)

@@ -14,8 +14,9 @@ from fastrl.kernels import prng
 from fastrl.spaces import Box, Discrete
 from fastrl.storage import Storage, storage
 
-FLAGS = Box(0, 1, (3, 10), bool)
-SPACE = {"board": FLAGS, "done": Box(0, 1, (), bool), "picture": Box(0, 255, (4,), np.uint8),
+BOOL, BYTE = np.dtype(bool), np.dtype(np.uint8)
+FLAGS = Box(0, 1, (3, 10), BOOL)
+SPACE = {"board": FLAGS, "done": Box(0, 1, (), BOOL), "picture": Box(0, 255, (4,), BYTE),
          "speed": Box(-1.0, 1.0, (5,)), "card": Discrete(7)}  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def test_exact_by_default():
 @given(st.integers(1, 40), st.integers(0, 2**31 - 1))
 def test_flags_of_any_number(count, seed):
     flags = np.random.default_rng(seed).random((2, count)) < 0.5
-    kept = storage(Box(0, 1, (count,), bool))
+    kept = storage(Box(0, 1, (count,), BOOL))
     np.testing.assert_array_equal(kept.unpack(kept.pack(jnp.asarray(flags))), flags)
 
 
@@ -103,7 +104,7 @@ def test_bfloat16_rollouts_learn_as_well():
     algorithm = ppo.make(env, config)
     hparams = ppo.HParams(learning_rate=2.5e-3, anneal_steps=150_000)
     train = jax.jit(fastrl.members(algorithm, 150_000))
-    keys = jax.vmap(fastrl.key)(jnp.arange(3))
+    keys = prng.engine_key(jax.vmap(jax.random.key)(jnp.arange(3)))
     states, _ = train(keys, hparams, env.default_params())
     for i in range(3):
         state = jax.tree.map(lambda x: x[i], states)  # noqa: B023
