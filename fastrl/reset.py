@@ -17,16 +17,19 @@ from fastrl.types import Array, Env, Key, Pool, PyTree, Reset, ResetFactory
 def fresh(env: Env) -> Reset:
     """Every episode starts from `env.reset`, called for all environments at every step.
 
-    Right and cheap for environments whose reset costs no more than a step.
+    Right and cheap for environments whose reset costs no more than a step.  An environment that
+    has `reset_where(keys, params, done)` is asked for the starts that are taken, and no others.
     """
+    reset_where = getattr(env, "reset_where", None)
 
     def init(key: Key, params: Any, num_envs: int) -> PyTree:
         return ()
 
     def draw(key: Key, memory: PyTree, params: Any, done: Array) -> Pool:
         keys = jax.random.split(key, done.shape[0])
-        state, observation = jax.vmap(env.reset, (0, None))(keys, params)
-        return Pool((), (), state, observation)
+        if reset_where is not None:
+            return Pool((), (), *reset_where(keys, params, done))
+        return Pool((), (), *jax.vmap(env.reset, (0, None))(keys, params))
 
     return Reset(init, draw)
 
