@@ -6,6 +6,6 @@ if __name__ != "fastrl.envs":
         "(under two names every class in it would exist twice)"
     )
 
-from fastrl.envs import adapters, classic, probe
+from fastrl.envs import adapters, bsuite, classic, memory, probe
 
-__all__ = ["adapters", "classic", "probe"]
+__all__ = ["adapters", "bsuite", "classic", "memory", "probe"]

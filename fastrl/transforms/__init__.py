@@ -10,6 +10,7 @@ from fastrl.transforms.action import ClipAction, RescaleAction, StickyActions
 from fastrl.transforms.base import Transform
 from fastrl.transforms.episode import ActionRepeat, TimeLimit
 from fastrl.transforms.frame_stack import FrameStack
+from fastrl.transforms.meta_episode import MetaEpisode
 from fastrl.transforms.observation import FlattenObservation, OneHotObservation, ScaleObservation
 from fastrl.transforms.reward import ScaleReward
 
@@ -19,6 +20,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "clip_action": ClipAction,
     "flatten_observation": FlattenObservation,
     "frame_stack": FrameStack,
+    "meta_episode": MetaEpisode,
     "one_hot_observation": OneHotObservation,
     "rescale_action": RescaleAction,
     "scale_observation": ScaleObservation,
@@ -33,6 +35,7 @@ __all__ = [
     "ClipAction",
     "FlattenObservation",
     "FrameStack",
+    "MetaEpisode",
     "OneHotObservation",
     "RescaleAction",
     "ScaleObservation",

@@ -1,0 +1,54 @@
+"""Tasks of bsuite that each ask one question of a learner, and bandits.
+
+Rules are those of DeepMind's bsuite (Osband et al. 2020, "Behaviour Suite for Reinforcement
+Learning"), version 0.3.6; what bsuite draws once from a seed is a number of the params.
+"""
+
+from fastrl.envs.bsuite.bandits import BernoulliBandit, GaussianBandit, LinearContextualBandit
+from fastrl.envs.bsuite.cartpole_swingup import CartPoleSwingup
+from fastrl.envs.bsuite.catch import Catch
+from fastrl.envs.bsuite.deep_sea import DeepSea, DeepSeaStochastic
+from fastrl.envs.bsuite.discounting_chain import DiscountingChain
+from fastrl.envs.bsuite.memory_chain import MemoryChain
+from fastrl.envs.bsuite.umbrella_chain import UmbrellaChain
+from fastrl.registry import register
+
+__all__ = [
+    "BernoulliBandit",
+    "CartPoleSwingup",
+    "Catch",
+    "DeepSea",
+    "DeepSeaStochastic",
+    "DiscountingChain",
+    "GaussianBandit",
+    "LinearContextualBandit",
+    "MemoryChain",
+    "UmbrellaChain",
+]
+
+register("bandit/Bernoulli-v0", BernoulliBandit, "Bernoulli: arms that pay 1 or 0.")
+register("bandit/Gaussian-v0", GaussianBandit, "Gaussian: arms that pay their mean and noise.")
+register(
+    "bandit/LinearContextual-v0",
+    LinearContextualBandit,
+    "LinearContextual: arms that pay by their weights for a context.",
+)
+register("bsuite/CartPoleSwingup-v0", CartPoleSwingup, "CartPoleSwingup: pushes cost, up pays.")
+register("bsuite/Catch-v0", Catch, "Catch: move a paddle under a falling ball.")
+register("bsuite/DeepSea-v0", DeepSea, "DeepSea: the reward is at the end of one path only.")
+register(
+    "bsuite/DeepSeaStochastic-v0",
+    DeepSeaStochastic,
+    "DeepSeaStochastic: the same, with moves that fail and noisy rewards.",
+)
+register(
+    "bsuite/DiscountingChain-v0",
+    DiscountingChain,
+    "DiscountingChain: choose at once when to be paid.",
+)
+register("bsuite/MemoryChain-v0", MemoryChain, "MemoryChain: tell at the end what was shown.")
+register(
+    "bsuite/UmbrellaChain-v0",
+    UmbrellaChain,
+    "UmbrellaChain: the first action decides about the last reward.",
+)

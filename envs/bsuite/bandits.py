@@ -1,0 +1,265 @@
+"""Bandits: a new task every episode, or always the same one, by numbers in the params.
+
+Bernoulli arms as in Duan et al. 2016 (RL^2, section 3.1) and Wang et al. 2016 ("Learning to
+reinforcement learn"); Gaussian arms as the testbed of Sutton and Barto 2018, section 2.3;
+linear contextual ones as in Li et al. 2010 (LinUCB).  What an episode's task is drawn from has
+a width in the params: where it is 0, every episode has the task that the params say.
+"""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fastrl.door import integer
+from fastrl.envs.bsuite import _draws
+from fastrl.spaces import Box, Discrete
+from fastrl.types import Array, Key, Step
+
+
+class BernoulliParams(NamedTuple):
+    """The probabilities of an episode are uniform in [low, high], arm by arm."""
+
+    low: Any  # float32 [arms]
+    high: Any  # float32 [arms]
+    pulls: int = 100  # of an episode
+
+
+class GaussianParams(NamedTuple):
+    """The means of an episode are normal about `mean` with deviation `spread`, arm by arm."""
+
+    mean: Any  # float32 [arms]
+    spread: Any  # float32 [arms]
+    noise: Any  # float32 [arms], standard deviation of a pull
+    pulls: int = 100
+
+
+class LinearParams(NamedTuple):
+    """The weights of an episode are normal about `mean` with deviation `spread`."""
+
+    mean: Any  # float32 [arms, features]
+    spread: Any  # float32 [arms, features]
+    noise: float = 0.1  # standard deviation of a pull
+    pulls: int = 100
+
+
+class State(NamedTuple):
+    means: Array  # float32 [arms]: what each pays on average
+    time: Array  # int32, pulls so far
+
+
+class LinearState(NamedTuple):
+    weights: Array  # float32 [arms, features]
+    context: Array  # float32 [features], of the next pull
+    time: Array  # int32, pulls so far
+
+
+@dataclasses.dataclass(frozen=True)
+class BernoulliBandit:
+    """Observation: the last reward, the last action one-hot (0 at first), pulls / `pulls`.
+
+    Action: an arm, which pays 1 with its own probability and else 0.  Terminates after `pulls`
+    pulls.  The metric `regret` is what the best arm pays more on average.
+    """
+
+    arms: int = 10
+
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        integer("arms", self.arms, 1)
+
+    def default_params(self) -> BernoulliParams:
+        return BernoulliParams(_full(0.0, self.arms), _full(1.0, self.arms))
+
+    def reset(self, key: Key, params: BernoulliParams) -> tuple[State, Array]:
+        shares = _draws.uniform(jax.random.bits(key, (self.arms,)))
+        state = State(params.low + shares * (params.high - params.low), jnp.int32(0))
+        return state, _first(self.arms)
+
+    def step(
+        self, key: Key, state: State, action: Array, params: BernoulliParams
+    ) -> tuple[State, Step]:
+        return self.pull(state, action, _draws.uniform(jax.random.bits(key)), params)
+
+    def pull(
+        self, state: State, action: Array, share: Array, params: BernoulliParams
+    ) -> tuple[State, Step]:
+        """A step whose chance event is given: it pays where `share`, in [0, 1), is below."""
+        chosen = _one_hot(action, self.arms)
+        mean = _entry(state.means, chosen)
+        reward = (share < mean).astype(jnp.float32)
+        return _pulled(state, chosen, reward, state.means.max() - mean, params.pulls)
+
+    def observation_space(self, params: BernoulliParams) -> Box:
+        return Box(0.0, 1.0, (self.arms + 2,))
+
+    def action_space(self, params: BernoulliParams) -> Discrete:
+        return Discrete(self.arms)
+
+    def render(self, state: State, params: BernoulliParams) -> np.ndarray:
+        """The mean of each arm: uint8 `[300, 400, 3]`."""
+        return _bars(np.asarray(state.means))
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianBandit:
+    """Observation: the last reward, the last action one-hot (0 at first), pulls / `pulls`.
+
+    Action: an arm, which pays its mean and normal noise.  Terminates after `pulls` pulls.
+    The metric `regret` is what the best arm pays more on average.
+    """
+
+    arms: int = 10
+
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        integer("arms", self.arms, 1)
+
+    def default_params(self) -> GaussianParams:
+        ones = _full(1.0, self.arms)
+        return GaussianParams(_full(0.0, self.arms), ones, ones)
+
+    def reset(self, key: Key, params: GaussianParams) -> tuple[State, Array]:
+        drawn = _draws.normal(jax.random.bits(key, (self.arms,)))
+        return State(params.mean + params.spread * drawn, jnp.int32(0)), _first(self.arms)
+
+    def step(
+        self, key: Key, state: State, action: Array, params: GaussianParams
+    ) -> tuple[State, Step]:
+        return self.pull(state, action, _draws.normal(jax.random.bits(key)), params)
+
+    def pull(
+        self, state: State, action: Array, noise: Array, params: GaussianParams
+    ) -> tuple[State, Step]:
+        """A step whose chance event is given: a standard normal number."""
+        chosen = _one_hot(action, self.arms)
+        mean = _entry(state.means, chosen)
+        reward = mean + noise * _entry(jnp.asarray(params.noise), chosen)
+        return _pulled(state, chosen, reward, state.means.max() - mean, params.pulls)
+
+    def observation_space(self, params: GaussianParams) -> Box:
+        ones, inf = [1.0] * (self.arms + 1), np.inf
+        return Box((-inf, *[0.0] * (self.arms + 1)), (inf, *ones), (self.arms + 2,))
+
+    def action_space(self, params: GaussianParams) -> Discrete:
+        return Discrete(self.arms)
+
+    def render(self, state: State, params: GaussianParams) -> np.ndarray:
+        """The mean of each arm: uint8 `[300, 400, 3]`."""
+        return _bars(np.asarray(state.means))
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearContextualBandit:
+    """Observation: the context, the last reward, the last action one-hot, pulls / `pulls`.
+
+    Action: an arm, which pays the product of its weights with the context and normal noise.
+    The entries of a context are uniform in [-1, 1], new for every pull.  Terminates after
+    `pulls` pulls.  The metric `regret` is what the best arm for the context pays more.
+    """
+
+    arms: int = 5
+    features: int = 4
+
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        integer("arms", self.arms, 1)
+        integer("features", self.features, 1)
+
+    def default_params(self) -> LinearParams:
+        shape = self.arms, self.features
+        return LinearParams(_full(0.0, *shape), _full(1.0, *shape))
+
+    def reset(self, key: Key, params: LinearParams) -> tuple[LinearState, Array]:
+        words = jax.random.bits(key, (self.arms + 1, self.features))
+        weights = params.mean + params.spread * _draws.normal(words[1:])
+        state = LinearState(weights, _context(words[0]), jnp.int32(0))
+        return state, jnp.concatenate([state.context, _first(self.arms)])
+
+    def step(
+        self, key: Key, state: LinearState, action: Array, params: LinearParams
+    ) -> tuple[LinearState, Step]:
+        words = jax.random.bits(key, (1 + self.features,))
+        return self.pull(state, action, _draws.normal(words[0]), _context(words[1:]), params)
+
+    def pull(
+        self, state: LinearState, action: Array, noise: Array, context: Array, params: LinearParams
+    ) -> tuple[LinearState, Step]:
+        """A step whose chance events are given: a standard normal number, the next context."""
+        means = (state.weights * state.context[None, :]).sum(axis=1)
+        chosen = _one_hot(action, self.arms)
+        mean = _entry(means, chosen)
+        reward = mean + noise * params.noise
+        now = State(means, state.time)
+        after, step = _pulled(now, chosen, reward, means.max() - mean, params.pulls)
+        observation = jnp.concatenate([context, step.observation])
+        state = LinearState(state.weights, context, after.time)
+        return state, step._replace(observation=observation)
+
+    def observation_space(self, params: LinearParams) -> Box:
+        low, ones = [-1.0] * self.features, [1.0] * self.features
+        low += [-np.inf, *[0.0] * (self.arms + 1)]
+        return Box(tuple(low), (*ones, np.inf, *[1.0] * (self.arms + 1)), (len(low),))
+
+    def action_space(self, params: LinearParams) -> Discrete:
+        return Discrete(self.arms)
+
+    def render(self, state: LinearState, params: LinearParams) -> np.ndarray:
+        """What each arm pays on average in the context: uint8 `[300, 400, 3]`."""
+        return _bars(np.asarray(state.weights) @ np.asarray(state.context))
+
+
+def _full(number: float, *shape: int) -> np.ndarray:
+    return np.full(shape, number, np.float32)
+
+
+def _context(words: Array) -> Array:
+    return 2 * _draws.uniform(words) - 1
+
+
+def _one_hot(action: Array, arms: int) -> Array:
+    return jax.lax.iota(jnp.int32, arms) == action
+
+
+def _entry(values: Array, chosen: Array) -> Array:
+    """The entry of `values` `[arms]` where `chosen` is true, without a gather."""
+    return jnp.where(chosen, values, 0.0).sum()
+
+
+def _first(arms: int) -> Array:
+    return jnp.zeros(arms + 2, jnp.float32)
+
+
+def _pulled(
+    state: State, chosen: Array, reward: Array, regret: Array, pulls: Any
+) -> tuple[State, Step]:
+    time = state.time + 1
+    over = time >= pulls
+    share = (time.astype(jnp.float32) / pulls).astype(jnp.float32)
+    reward = reward.astype(jnp.float32)
+    observation = jnp.concatenate([reward[None], chosen.astype(jnp.float32), share[None]])
+    step = Step(observation, reward, over, jnp.zeros_like(over), {"regret": regret})
+    return State(state.means, time), step
+
+
+def _bars(means: np.ndarray) -> np.ndarray:
+    """A bar for each of `means`, from the zero line, the best in orange."""
+    from fastrl.envs import drawing
+
+    low, high = min(float(means.min()), 0.0), max(float(means.max()), 0.0)
+    unit = 0.85 * 3.0 / max(high - low, 1e-6)
+    zero = 0.2 - low * unit
+    canvas = drawing.Canvas(400, 300, left=0.0, right=4.0, bottom=0.0)
+    pitch = 3.6 / len(means)
+    for i, mean in enumerate(means):
+        colour = drawing.ORANGE if i == int(means.argmax()) else drawing.BLUE
+        height, x = abs(float(mean)) * unit, 0.2 + (i + 0.5) * pitch
+        middle = zero + float(mean) * unit / 2
+        canvas.box((x, middle), 0.7 * pitch, max(height, 0.01), 0.0, colour)
+    canvas.rod((0.2, zero), (3.8, zero), 0.02, drawing.INK)
+    return canvas.image()
