@@ -1,0 +1,229 @@
+"""The random grid world: collect objects that come back, in levels that are all different.
+
+The tabular and random grid worlds of "Discovering Reinforcement Learning Algorithms" (Oh et
+al. 2020), in the form of the released GROOVE code (EmptyJackson/groove 0c091c0).
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fastrl import door
+from fastrl.envs import bitset
+from fastrl.envs.grid_world import sampling
+from fastrl.envs.grid_world.level import Params, make_level
+from fastrl.envs.grid_world.modes import MODES, Mode
+from fastrl.registry import unknown
+from fastrl.spaces import Box, Discrete
+from fastrl.types import Array, Key, Step
+
+# up, down, left, right, stay; then up-left, up-right, down-left, down-right
+_ROWS = (-1, 1, 0, 0, 0, -1, -1, 1, 1)
+_COLUMNS = (0, 0, -1, 1, 0, -1, 1, -1, 1)
+_TIME_SCALE = np.float32(0.001)
+
+
+class State(NamedTuple):
+    """Where the agent is, and which objects there are."""
+
+    row: Array  # int32
+    column: Array  # int32
+    present: Array  # bool [M]
+    cells: Any  # int32 [M]: of objects; () where they are the level's
+    time: Array  # int32
+
+
+class Tabular(NamedTuple):
+    """The observation of a table: which of its rows, and when."""
+
+    index: Array  # int32: cell + size^2 * (sum of 2^j over the objects j that are there)
+    time: Array  # float32 [1]: 0.001 a step
+
+
+@dataclasses.dataclass(frozen=True)
+class GridWorld:
+    """Move with 0 up, 1 down, 2 left, 3 right, 4 stay; walls and edges hold the agent back.
+
+    Entering an object's cell collects it: its reward, with some probability the end of the
+    episode, and it is gone until it comes back.  Terminates so, truncated after `max_steps`.
+
+    `mode` is a name of `MODES`, or a `Mode`.  Observation "vector": one-hot over cell and
+    objects; in modes with random cells one-hot over cells for the agent and for each type of
+    object; both with 0.001 * time behind.  "index": the same table's row as an integer, which
+    is what a table of parameters needs (`Tabular`).  `moves=9` adds the diagonals.  With
+    `explicit_collect` actions `moves .. 2 * moves - 1` move and then collect, others only move.
+    """
+
+    version: ClassVar[int] = 1
+
+    mode: str | Mode = "all"
+    observation: Literal["vector", "index"] = "vector"
+    moves: Literal[5, 9] = 5
+    explicit_collect: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mode, Mode) and self.mode not in MODES:
+            raise ValueError(unknown("mode", self.mode, MODES))
+        door.choice("observation", self.observation, ("vector", "index"))
+        if self.observation == "index" and self.levels.random_cells:
+            raise ValueError(
+                f"observation='index': in mode {self.mode!r} objects are in random cells, "
+                "which no table has rows for: choose 'vector'"
+            )
+        if self.moves not in (5, 9):
+            raise ValueError(f"moves={self.moves!r}: choose 5, or 9 with the diagonals")
+        door.flag("explicit_collect", self.explicit_collect)
+
+    @property
+    def levels(self) -> Mode:
+        """The distribution of levels."""
+        return self.mode if isinstance(self.mode, Mode) else MODES[self.mode]
+
+    def default_params(self) -> Params:
+        """A fixed level of the mode; the same on every machine."""
+        return _default_level(self.levels)
+
+    def sample_level(self, key: Key) -> Params:
+        """A random level of the mode. Consumes `key`."""
+        return sampling.sample_level(key, self.levels)
+
+    def sample_lifetime(self, key: Key) -> Array:
+        """How many updates an agent gets, int32: see `Mode.lifetime`. Consumes `key`."""
+        return sampling.sample_lifetime(key, self.levels)
+
+    def level(self, **numbers: Any) -> Params:
+        """A level of your own: the keywords of `make_level`, which checks them."""
+        return make_level(self.levels, **numbers)
+
+    def reset(self, key: Key, params: Params) -> tuple[State, Array | Tabular]:
+        mode, p = self.levels, params
+        start, grid_size = jnp.asarray(p.start, jnp.int32), jnp.asarray(p.grid_size, jnp.int32)
+        cells: Any = ()
+        if mode.random_cells:
+            free = _free_cells(p, start)
+            cells = sampling.distinct_members(jax.random.uniform(key, (mode.max_objects,)), free)
+        row = start // grid_size
+        present = np.arange(mode.max_objects, dtype=np.int32) < p.num_objects
+        state = State(row, start - row * grid_size, present, cells, jnp.int32(0))
+        return state, self._observe(state, p)
+
+    def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
+        mode, p, objects = self.levels, params, self.levels.max_objects
+        draws = jax.random.uniform(key, (1 + (2 if mode.random_cells else 1) * objects,))
+        row, column = self._move(state, action, p)
+        cell = row * p.grid_size + column
+        where = state.cells if mode.random_cells else jnp.asarray(p.cells)
+        collected = state.present & (where == cell) & self._collects(action)
+        back = (draws[1 : 1 + objects] < p.respawns) & ~state.present
+        if mode.random_cells:
+            where = _new_cells(draws[1 + objects :], where, back, p, cell)
+        used = np.arange(objects, dtype=np.int32) < p.num_objects
+        present = (state.present | back) & ~collected & used
+        time = state.time + 1
+        cells = where if mode.random_cells else ()
+        state = State(row, column, present, cells, time)
+        reward = jnp.where(collected, p.rewards, np.float32(0)).sum()
+        terminated = draws[0] < jnp.where(collected, p.terminates, np.float32(0)).sum()
+        truncated = (time >= p.max_steps) & ~terminated
+        return state, Step(self._observe(state, p), reward, terminated, truncated)
+
+    def observation_space(self, params: Params) -> Box | Tabular:
+        mode = self.levels
+        cells = mode.size**2
+        if self.observation == "index":
+            any_time: Any = Box(0.0, math.inf, (1,))
+            rows: Any = Discrete(cells * 2**mode.max_objects)
+            return Tabular(rows, any_time)
+        length = cells * (mode.num_types + 1 if mode.random_cells else 2**mode.max_objects)
+        return Box(0.0, math.inf, (length + 1,))
+
+    def action_space(self, params: Params) -> Discrete:
+        return Discrete(self.moves * (2 if self.explicit_collect else 1))
+
+    def render(self, state: State, params: Params) -> np.ndarray:
+        """The grid, the objects that are there, and the agent: uint8 `[32 g, 32 g, 3]`."""
+        from fastrl.envs.grid_world.drawing import draw
+
+        cells = state.cells if self.levels.random_cells else params.cells
+        return draw(
+            params, int(state.row), int(state.column), np.asarray(state.present), np.asarray(cells)
+        )
+
+    def _move(self, state: State, action: Array, p: Params) -> tuple[Array, Array]:
+        move = action % self.moves if self.explicit_collect else action
+        row, column = state.row, state.column
+        for i in range(self.moves):
+            row = row + jnp.where(move == i, jnp.int32(_ROWS[i]), 0)
+            column = column + jnp.where(move == i, jnp.int32(_COLUMNS[i]), 0)
+        inside = (row >= 0) & (row < p.grid_size) & (column >= 0) & (column < p.grid_size)
+        cell = row * p.grid_size + column
+        wall = bitset.has(jnp.asarray(p.walls), cell // bitset.BITS, cell % bitset.BITS)
+        free = inside & ~wall
+        return jnp.where(free, row, state.row), jnp.where(free, column, state.column)
+
+    def _collects(self, action: Array) -> Array:
+        return action >= self.moves if self.explicit_collect else jnp.bool_(True)
+
+    def _observe(self, state: State, p: Params) -> Array | Tabular:
+        mode = self.levels
+        cells = mode.size**2
+        cell = state.row * p.grid_size + state.column
+        time = _TIME_SCALE * state.time.astype(jnp.float32)
+        if mode.random_cells:
+            planes = jnp.where(state.present, state.cells, -1) + cells * (
+                1 + np.array(mode.types, np.int32)
+            )
+            planes = jnp.where(state.present, planes, -1)
+            entries = [cell, *(planes[j] for j in range(mode.max_objects))]
+            length = cells * (mode.num_types + 1)
+        else:
+            powers = np.array([2**j for j in range(mode.max_objects)], np.int32)
+            index = cell + cells * jnp.where(state.present, powers, 0).sum()
+            if self.observation == "index":
+                return Tabular(index, time[None])
+            entries, length = [index], cells * 2**mode.max_objects
+        here = np.arange(length + 1, dtype=np.int32)
+        on = functools.reduce(jnp.logical_or, [here == e for e in entries])
+        return jnp.where(here == length, time, on.astype(jnp.float32))
+
+
+def _free_cells(p: Params, cell: Array) -> Array:
+    """Where objects may appear: no wall, and not the agent's `cell`."""
+    walls = jnp.asarray(p.walls)
+    count = walls.shape[0]
+    agent = bitset.single(count, cell // bitset.BITS, cell % bitset.BITS)
+    return bitset.below(count, jnp.asarray(p.grid_size**2)) & ~walls & ~agent
+
+
+def _new_cells(draws: Array, cells: Array, back: Array, p: Params, cell: Array) -> Array:
+    """`cells` of the objects, with new ones for those that come `back`.
+
+    New cells are free, also of the objects' old cells, and differ.
+    """
+    free = _free_cells(p, cell)
+    for j in range(cells.shape[0]):
+        old = bitset.single(free.shape[0], cells[j] // bitset.BITS, cells[j] % bitset.BITS)
+        free = free & ~old
+    chosen = []
+    for j in range(cells.shape[0]):
+        index, bit = bitset.member(draws[j], free)
+        taken = bitset.single(free.shape[0], index, bit)
+        free = jnp.where(back[j], free & ~taken, free)
+        chosen.append(jnp.where(back[j], index * bitset.BITS + bit, cells[j]))
+    return jnp.stack(chosen)
+
+
+@functools.cache
+def _default_level(mode: Mode) -> Params:
+    key = jax.random.key(0, impl="threefry2x32")  # not the engine's: the level is to stay
+    with jax.ensure_compile_time_eval():
+        level = jax.device_get(jax.jit(sampling.sample_level, static_argnums=1)(key, mode))
+    if mode.layout:
+        start, *cells = mode.layout
+        level = level._replace(start=np.int32(start), cells=np.array(cells, np.int32))
+    return level

@@ -1,0 +1,195 @@
+"""The maze of unsupervised environment design: find the goal, seeing five cells ahead.
+
+The partially observed maze of minimax (Jiang et al. 2023) and jaxued (Coward et al. 2024),
+after MiniGrid.  A level is the params, so thousands of mazes run in one program.
+"""
+
+import dataclasses
+import functools
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fastrl import door
+from fastrl.envs import bitset
+from fastrl.envs.maze import generate
+from fastrl.envs.maze.layouts import LAYOUTS
+from fastrl.envs.maze.level import MAX_SIZE, Level
+from fastrl.envs.maze.solve import is_solvable
+from fastrl.registry import unknown
+from fastrl.spaces import Box, Discrete
+from fastrl.types import Array, Key, Step
+
+# Object, colour and state of a cell, of MiniGrid's codes, divided by 10.
+_FREE, _WALL, _GOAL = (np.array(c, np.float32) / 10 for c in ((1, 0, 0), (2, 5, 0), (8, 1, 0)))
+
+
+class State(NamedTuple):
+    """Where the agent is, and whither it looks: 0 right, 1 down, 2 left, 3 up."""
+
+    row: Array  # int32
+    column: Array  # int32
+    direction: Array  # int32
+    time: Array  # int32
+
+
+class Seen(NamedTuple):
+    """What the agent sees."""
+
+    # float32 [V, V, 3], axes from left to right, from far to near (the agent is in the middle of
+    # the last), and object, colour, state: as MiniGrid has them, divided by 10
+    image: Any
+    direction: Any  # int32
+
+
+@dataclasses.dataclass(frozen=True)
+class Maze:
+    """Turn left (0) or right (1), go forward (2); MiniGrid's actions 3 to 6 do nothing.
+
+    Reward 1 - 0.9 * steps / max_steps for reaching the goal, which terminates.  The view looks
+    through walls.  Params are a `Level` of `size`; the default is `level`, one of `LAYOUTS`, or
+    "Random", a fixed random one that can be solved.
+    """
+
+    version: ClassVar[int] = 1
+
+    level: str = "Random"
+    size: int = 13
+    view: int = 5
+
+    def __post_init__(self) -> None:
+        door.integer("size", self.size, 3, MAX_SIZE)
+        if self.view not in (3, 5):
+            raise ValueError(f"view={self.view!r}: choose 3 or 5")
+        if self.level != "Random" and self.level not in LAYOUTS:
+            raise ValueError(unknown("maze", self.level, ["Random", *LAYOUTS]))
+        if self.level != "Random" and self.size != 13:
+            raise ValueError(f"size={self.size}: the maze {self.level!r} is 13 by 13")
+
+    def default_params(self) -> Level:
+        """The maze called `level`."""
+        return _random(self.size) if self.level == "Random" else Level.named(self.level)
+
+    def sample_level(self, key: Key, num_walls: int = 25) -> Level:
+        """A random level, at times without a way to the goal. Consumes `key`."""
+        return generate.sample_level(key, self.size, num_walls)
+
+    def reset(self, key: Key, params: Level) -> tuple[State, Seen]:
+        self._check(params)
+        start = jnp.asarray(params.start, jnp.int32)
+        row = start // self.size
+        direction = jnp.asarray(params.direction, jnp.int32)
+        state = State(row, start - self.size * row, direction, jnp.int32(0))
+        return state, self._observe(state, params)
+
+    def step(self, key: Key, state: State, action: Array, params: Level) -> tuple[State, Step]:
+        self._check(params)
+        d = state.direction
+        row = state.row + _where(d, 0, 1, 0, -1)
+        column = state.column + _where(d, 1, 0, -1, 0)
+        inside = (row >= 0) & (row < self.size) & (column >= 0) & (column < self.size)
+        forward = (action == 2) & inside
+        reached = forward & (row * self.size + column == params.goal)
+        wall = bitset.has(jnp.asarray(params.rows), row, jnp.maximum(column, 0))
+        goes = forward & ~wall & ~reached
+        turn = (action == 1).astype(jnp.int32) - (action == 0).astype(jnp.int32)
+        time = state.time + 1
+        state = State(
+            jnp.where(goes, row, state.row),
+            jnp.where(goes, column, state.column),
+            (d + turn) & 3,
+            time,
+        )
+        used = time.astype(jnp.float32) / jnp.asarray(params.max_steps, jnp.float32)
+        reward = jnp.where(reached, np.float32(1) - np.float32(0.9) * used, np.float32(0))
+        truncated = (time >= params.max_steps) & ~reached
+        return state, Step(self._observe(state, params), reward, reached, truncated)
+
+    def observation_space(self, params: Level) -> Seen:
+        image: Any = Box(0.0, 1.0, (self.view, self.view, 3))
+        direction: Any = Discrete(4)
+        return Seen(image, direction)
+
+    def action_space(self, params: Level) -> Discrete:
+        return Discrete(7)
+
+    def render(self, state: State, params: Level) -> np.ndarray:
+        """The maze from above and what the agent sees of it."""
+        from fastrl.envs.maze.drawing import draw
+
+        return draw(jax.device_get(params), jax.device_get(state), self.view)
+
+    def _observe(self, state: State, level: Level) -> Seen:
+        """The square in front of the agent, turned so that the agent looks up."""
+        v, d, last = self.view, state.direction, self.view - 1
+        top = state.row - _where(d, v // 2, 0, v // 2, last)
+        left = state.column - _where(d, 0, v // 2, last, v // 2)
+        walls = _square(jnp.asarray(level.rows), top, left, v)
+        goal_row = jnp.asarray(level.goal, jnp.int32) // self.size - top
+        goal_column = level.goal - self.size * (goal_row + top) - left
+        seen = (goal_row >= 0) & (goal_row < v) & (goal_column >= 0) & (goal_column < v)
+        goal = jnp.where(seen, v * goal_row + goal_column, -1)
+        # which cell of the square is i from the left and j from the top of the view
+        i, j, k = (np.arange(n, dtype=np.int32) for n in (v, v, 3))
+        first = _where(d, last, v * v - 1, v * last, 0)
+        along = first + i * _where(d, v, -1, -v, 1)
+        cell = along[:, None, None] + (j * _where(d, -1, -v, 1, v))[None, :, None]
+        wall = ((walls >> cell.astype(jnp.uint32)) & np.uint32(1)) == 1
+        k = k[None, None, :]
+        image = jnp.where(cell == goal, _GOAL[k], jnp.where(wall, _WALL[k], _FREE[k]))
+        return Seen(image, d)
+
+    def _check(self, level: Level) -> None:
+        if np.shape(level.rows) != (self.size,):
+            raise ValueError(
+                f"the level's rows have shape {np.shape(level.rows)}, but the maze is {self.size} "
+                f"by {self.size}: build the environment with size={np.shape(level.rows)[-1]}"
+            )
+
+
+def _where(direction: Array, right: int, down: int, left: int, up: int) -> Array:
+    """One of four numbers."""
+    other = jnp.where(direction == 2, jnp.int32(left), jnp.int32(up))
+    return jnp.where(
+        direction == 0, jnp.int32(right), jnp.where(direction == 1, jnp.int32(down), other)
+    )
+
+
+def _square(rows: Array, top: Array, left: Array, v: int) -> Array:
+    """The walls in `v` by `v` cells from (top, left), row by row in one word; outside is wall.
+
+    The rows are shifted up by `top` in steps of powers of two, as a barrel shifter does.
+    """
+    size, pad = rows.shape[0], v - 1
+    full = np.uint32((1 << (size + 2 * pad)) - 1)
+    sides = full & ~np.uint32(((1 << size) - 1) << pad)
+    padded = [jnp.uint32(full)] * pad
+    padded += [(rows[i] << pad) | sides for i in range(size)]
+    padded += [jnp.uint32(full)] * pad
+    shift, left = top + pad, (left + pad).astype(jnp.uint32)
+    for power in (16, 8, 4, 2, 1):
+        on = (shift & power) != 0
+        padded = [
+            jnp.where(on, padded[i + power] if i + power < len(padded) else full, padded[i])
+            for i in range(min(v + power - 1, len(padded)))
+        ]
+    square = jnp.uint32(0)
+    for i in range(v):
+        line = (padded[i] >> left) & np.uint32((1 << v) - 1)
+        square = square | (line << np.uint32(v * i))
+    return square
+
+
+@functools.cache
+def _random(size: int) -> Level:
+    """The first solvable level of those drawn with keys 0, 1, ..."""
+    draw = jax.jit(generate.sample_level, static_argnums=(1, 2))
+    num_walls = 25 * size * size // 169
+    with jax.ensure_compile_time_eval():
+        for seed in range(1000):
+            level = draw(jax.random.key(seed, impl="threefry2x32"), size, num_walls)
+            if is_solvable(level):
+                return jax.device_get(level)
+    raise AssertionError(f"no solvable level of size {size}")
