@@ -12,7 +12,7 @@ from fastrl.envs.quadrotor import controllers, drones
 from fastrl.envs.quadrotor import vectors as v
 from fastrl.envs.quadrotor.controllers import Gains, Setpoint
 from fastrl.envs.quadrotor.drones import Drone, Motors
-from fastrl.envs.quadrotor.physics import Body
+from fastrl.envs.quadrotor.forces import Body
 from fastrl.envs.quadrotor.vectors import Vector
 from fastrl.types import Array, Scalar
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from fastrl.envs.quadrotor import vectors as v
 from fastrl.envs.quadrotor.drones import Drone, Motors
-from fastrl.envs.quadrotor.physics import Body
+from fastrl.envs.quadrotor.forces import Body
 from fastrl.envs.quadrotor.vectors import Axes, Vector
 from fastrl.types import Array, Scalar
 

@@ -47,16 +47,16 @@ class Drone(NamedTuple):
 class Air(NamedTuple):
     """Effects beside thrust and gravity: factors, 0 leaves one out and 1 is the original's.
 
-    The original's `Physics.DYN` has none of them, `Physics.PYB` the damping alone (0.04, it comes
-    from Bullet), `Physics.PYB_GND_DRAG_DW` all.
+    The original's `Physics.DYN` and `Physics.PYB` have none of them, `Physics.PYB_GND_DRAG_DW`
+    has all.
     """
 
     ground_effect: Scalar = 0.0
     drag: Scalar = 0.0
     downwash: Scalar = 0.0
-    linear_damping: Scalar = 0.0  # Bullet's: d (1 + |v|) v per second
-    angular_damping: Scalar = 0.0
     wind: Vector = Vector(0.0, 0.0, 0.0)  # metres a second; acts through the drag
+    linear_damping: Scalar = 0.04  # with physics="pyb" only, Bullet's: d (1 + |v|) v
+    angular_damping: Scalar = 0.04  # the same of the rates
 
 
 CF2X = Drone()
@@ -79,6 +79,13 @@ RACER = Drone(
     propeller_radius=12.7e-2,
 )
 DRONES = {"cf2x": CF2X, "cf2p": CF2P, "racer": RACER}
+
+# The explicit model takes the arms' length for where motors are, Bullet the files' propellers.
+URDF_MOTORS: dict[str, tuple[Motors, Motors]] = {
+    "cf2x": ((0.028, -0.028, -0.028, 0.028), (-0.028, -0.028, 0.028, 0.028)),
+    "cf2p": (CF2P.motor_x, CF2P.motor_y),
+    "racer": ((0.085, -0.085, -0.085, 0.085), (0.0675, 0.0675, -0.0675, -0.0675)),
+}
 
 
 def hover_rpm(drone: Drone, gravity: Scalar) -> Array:

@@ -1,7 +1,7 @@
 """What all quadrotor tasks share: state, actions, physics, observation; the task is filled in."""
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from fastrl.envs.quadrotor import vectors as v
 from fastrl.envs.quadrotor.actions import ActionType, Machine
 from fastrl.envs.quadrotor.controllers import Setpoint
 from fastrl.envs.quadrotor.drones import Air, Drone, Motors
-from fastrl.envs.quadrotor.physics import Body
+from fastrl.envs.quadrotor.forces import Body
 from fastrl.envs.quadrotor.vectors import Vector
 from fastrl.spaces import Box
 from fastrl.types import Array, Key, Step
@@ -24,6 +24,7 @@ class State(NamedTuple):
 
     body: Body
     rpm: Motors  # how fast the motors turn
+    frame: Any  # attitude of a step of physics ago with physics="pyb", else ()
     history: Array  # float32 [D, action_history * A], the last actions, the oldest first
     controller: Any  # memory of the PID where actions go through it, else ()
     phase: Array  # float32 [], radians: where on the reference path the episode began, else 0
@@ -36,11 +37,13 @@ class Flight:
 
     Observation `[D, 12 + action_history * A]`: position, roll, pitch and yaw, velocity and
     angular velocity (all in the world's frame), then the last actions. Action `[D, A]` in
-    [-1, 1], of the kind `action`. One action holds for `substeps` steps of physics.
+    [-1, 1], of the kind `action`. One action holds for `substeps` steps of physics, which are the
+    original's explicit model ("dyn") or what Bullet makes of it ("pyb").
     """
 
     model: str = "cf2x"
     action: ActionType = "rpm"
+    physics: Literal["dyn", "pyb"] = "dyn"
     num_drones: int = 1
     action_history: int = 15
     substeps: int = 8
@@ -49,6 +52,7 @@ class Flight:
     def __post_init__(self) -> None:
         door.choice("model", self.model, tuple(drones.DRONES))
         door.choice("action", self.action, tuple(actions.SIZES))
+        door.choice("physics", self.physics, ("dyn", "pyb"))
         door.integer("num_drones", self.num_drones, 1)
         door.integer("action_history", self.action_history, 0)
         door.integer("substeps", self.substeps, 1)
@@ -87,7 +91,8 @@ class Flight:
         hover = jnp.full(n, drones.hover_rpm(params.drone, params.gravity), jnp.float32)
         history = jnp.zeros((n, self.action_history * self._action_size), jnp.float32)
         controller = controllers.init(n) if self.action in actions.THROUGH_PID else ()
-        state = State(body, (hover,) * 4, history, controller, phase, jnp.int32(0))
+        frame = attitude if self.physics == "pyb" else ()
+        state = State(body, (hover,) * 4, frame, history, controller, phase, jnp.int32(0))
         return state, self._observe(state, params)
 
     def step(self, key: Key, state: State, action: Array, params: Any) -> tuple[State, Step]:
@@ -95,13 +100,13 @@ class Flight:
         controller, command = actions.command(
             self.action, action, state.body, state.controller, self.machine(params)
         )
-        body, rpm = physics.fly(
-            state.body, state.rpm, command, params.drone, params.air, params.gravity,
+        body, frame, rpm = physics.fly(
+            state.body, state.frame, state.rpm, command, params.drone, params.air, params.gravity,
             params.time_step, self.substeps,
         )  # fmt: skip
         kept = jnp.concatenate([state.history, action], axis=1)[:, self._action_size :]
         history = kept if self.action_history else state.history
-        state = State(body, rpm, history, controller, state.phase, state.time + 1)
+        state = State(body, rpm, frame, history, controller, state.phase, state.time + 1)
         reward, terminated = self._judge(state, params)
         truncated = (state.time >= params.max_steps) & ~terminated
         return state, Step(self._observe(state, params), reward, terminated, truncated)
@@ -160,7 +165,11 @@ class Flight:
         return (jnp.abs(angles.x) > most) | (jnp.abs(angles.y) > most)
 
 
-def standard(flight: Flight, action: ActionType) -> tuple[Drone, Air, Any]:
+def standard(flight: Flight) -> tuple[Drone, Air, Any]:
     """The drone, the air and the controller's gains of the standard task."""
+    drone = drones.DRONES[flight.model]
+    if flight.physics == "pyb":
+        x, y = drones.URDF_MOTORS[flight.model]
+        drone = drone._replace(motor_x=x, motor_y=y)
     gains = controllers.PLUS_GAINS if flight.model == "cf2p" else controllers.X_GAINS
-    return drones.DRONES[flight.model], Air(), gains if action in actions.THROUGH_PID else ()
+    return drone, Air(), gains if flight.action in actions.THROUGH_PID else ()

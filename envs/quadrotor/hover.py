@@ -50,7 +50,7 @@ class Hover(Flight):
     """
 
     def default_params(self) -> Params:
-        drone, air, gains = flight.standard(self, self.action)
+        drone, air, gains = flight.standard(self)
         params = Params(drone, air, gains)
         if self.action == "one_d_rpm":  # which can't correct anything but the height
             params = params._replace(start_spread=Vector(0.0, 0.0, 0.05), start_tilt=0.0)

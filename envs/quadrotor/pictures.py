@@ -6,7 +6,7 @@ from fastrl.envs import drawing
 from fastrl.envs.drawing import Canvas, Colour, Point
 from fastrl.envs.quadrotor.controllers import Setpoint
 from fastrl.envs.quadrotor.drones import Drone
-from fastrl.envs.quadrotor.physics import Body
+from fastrl.envs.quadrotor.forces import Body
 
 _REACH = 1.1  # metres from the middle of a view to its edge
 _MIDDLE = {"side": 1.0, "top": 0.0}  # of the vertical axis of a view

@@ -53,7 +53,7 @@ class Trajectory(Flight):
     _extra_size: ClassVar[int] = 6
 
     def default_params(self) -> Params:
-        return Params(*flight.standard(self, self.action))
+        return Params(*flight.standard(self))
 
     def setpoint(self, state: State, params: Params) -> Setpoint:
         return self._reference(state.time + 1, state.phase, params)

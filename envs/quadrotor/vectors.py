@@ -98,6 +98,11 @@ def to_world(a: Axes, v: Vector) -> Vector:
     return add(scale(a.x, v.x), scale(a.y, v.y), scale(a.z, v.z))
 
 
+def to_body(a: Axes, v: Vector) -> Vector:
+    """The world's vector `v` in the body's frame."""
+    return Vector(dot(a.x, v), dot(a.y, v), dot(a.z, v))
+
+
 def turn(q: Quaternion, rates: Vector, time: Scalar) -> Quaternion:
     """`q` after `time` at constant `rates` about the body's axes: exact.
 
