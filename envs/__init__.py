@@ -6,6 +6,6 @@ if __name__ != "fastrl.envs":
         "(under two names every class in it would exist twice)"
     )
 
-from fastrl.envs import adapters, bsuite, classic, grid_world, maze, memory, probe
+from fastrl.envs import adapters, bsuite, classic, grid_world, maze, memory, probe, quadrotor
 
-__all__ = ["adapters", "bsuite", "classic", "grid_world", "maze", "memory", "probe"]
+__all__ = ["adapters", "bsuite", "classic", "grid_world", "maze", "memory", "probe", "quadrotor"]

@@ -11,9 +11,9 @@ from fastrl.envs.quadrotor.flight import Flight, State
 from fastrl.types import Array
 
 
-def init(env: Flight) -> Memory:
+def init(state: State) -> Memory:
     """The controller's memory at the start of an episode."""
-    return controllers.init(env.num_drones)
+    return controllers.init(state.body)
 
 
 def act(

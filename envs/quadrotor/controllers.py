@@ -58,10 +58,13 @@ class Memory(NamedTuple):
     angles: Vector  # roll, pitch and yaw at the last call
 
 
-def init(num_drones: int) -> Memory:
-    """The memory before the first call, as in the original: angles 0, wherever the drone is."""
-    zero = Vector(*(jnp.zeros(num_drones, jnp.float32) for _ in range(3)))
-    return Memory(zero, zero, zero)
+def init(body: Body) -> Memory:
+    """The memory before the first call: nothing summed up, and no change of angles seen.
+
+    The original begins with angles 0, which is the same for its level starts.
+    """
+    zero = Vector(*(jnp.zeros_like(x) for x in body.position))
+    return Memory(zero, zero, v.to_angles(body.attitude))
 
 
 def control(

@@ -20,8 +20,9 @@ _X = 0.0397 / math.sqrt(2)  # the Crazyflie's arms, 45 degrees off its axes
 
 
 class Drone(NamedTuple):
-    """The Crazyflie 2.0 flown as an X. Units: metres, kilograms, seconds, newtons; motor speeds in revolutions a minute, RPM.
+    """The Crazyflie 2.0 flown as an X, by default.
 
+    Units: metres, kilograms, seconds, newtons; motor speeds in revolutions a minute, RPM.
     Motor i sits at (`motor_x[i]`, `motor_y[i]`) in the body's frame and pushes along its z with
     `thrust_coefficient * rpm**2`; the torque about z is `spin[i] * torque_coefficient * rpm**2`.
     """

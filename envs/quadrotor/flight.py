@@ -70,8 +70,8 @@ class Flight:
         """Where the drones are to be after the next step."""
         raise NotImplementedError
 
-    def _starts(self, draws: Array, phase: Array, params: Any) -> Vector:
-        """Start positions from uniform `draws` `[3, D]` in [-1, 1]."""
+    def _starts(self, draws: Array, phase: Array, params: Any) -> tuple[Vector, Vector]:
+        """Start positions and velocities from uniform `draws` `[3, D]` in [-1, 1]."""
         raise NotImplementedError
 
     def _judge(self, state: State, params: Any) -> tuple[Array, Array]:
@@ -87,10 +87,11 @@ class Flight:
         attitude = v.from_angles(
             Vector(tilt * per_drone[3], tilt * per_drone[4], yaw * per_drone[5])
         )
-        body = Body(self._starts(per_drone[:3], phase, params), zero, attitude, zero)
+        position, velocity = self._starts(per_drone[:3], phase, params)
+        body = Body(position, velocity, attitude, zero)
         hover = jnp.full(n, drones.hover_rpm(params.drone, params.gravity), jnp.float32)
         history = jnp.zeros((n, self.action_history * self._action_size), jnp.float32)
-        controller = controllers.init(n) if self.action in actions.THROUGH_PID else ()
+        controller = controllers.init(body) if self.action in actions.THROUGH_PID else ()
         frame = attitude if self.physics == "pyb" else ()
         state = State(body, (hover,) * 4, frame, history, controller, phase, jnp.int32(0))
         return state, self._observe(state, params)

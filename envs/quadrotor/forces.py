@@ -91,14 +91,17 @@ def downwash(position: Vector, drone: Drone) -> Array:
     -strength (radius / (4 gap))^2 exp(-1/2 (distance / width(gap))^2) for each; `gap` is how much
     higher and `distance` how far away horizontally the other one is.
     """
-    count = position.x.shape[0]
-    if count == 1:
-        return jnp.zeros_like(position.x)
-    x, y, gap = (entry[None, :] - entry[:, None] for entry in position)  # [this, other]
-    above, gap = gap > 0.0, jnp.maximum(gap, _LEAST_GAP)
-    away = x * x + y * y
+    total = jnp.zeros_like(position.x)
+    for shift in range(1, position.x.shape[0]):  # faster than all pairs in one array [D, D]
+        x, y, gap = (jnp.roll(entry, shift) - entry for entry in position)
+        total = total - jnp.where(gap > 0.0, _wash(x * x + y * y, gap, drone), 0.0)
+    return total
+
+
+def _wash(away: Array, gap: Array, drone: Drone) -> Array:
+    """The strength of the wash `gap` below a drone, at a squared distance `away` from its axis."""
+    gap = jnp.maximum(gap, _LEAST_GAP)
     strength = drone.downwash_strength * (drone.propeller_radius / (4 * gap)) ** 2
     width = drone.downwash_spread * gap + drone.downwash_width
     force = strength * jnp.exp(-0.5 * away / jnp.maximum(width * width, 1e-12))
-    counts = above & (away < _DOWNWASH_REACH**2)
-    return -jnp.where(counts, force, 0.0).sum(axis=1)
+    return jnp.where(away < _DOWNWASH_REACH**2, force, 0.0)

@@ -66,9 +66,11 @@ class Hover(Flight):
         still = jnp.zeros_like(index)
         return Setpoint(aim, Vector(still, still, still), still)
 
-    def _starts(self, draws: Array, phase: Array, params: Params) -> Vector:
+    def _starts(self, draws: Array, phase: Array, params: Params) -> tuple[Vector, Vector]:
         index = jnp.arange(self.num_drones, dtype=jnp.float32)
-        return v.add(_nominal(index, params), v.times(params.start_spread, Vector(*draws)))
+        still = Vector(*(jnp.zeros_like(index) for _ in range(3)))
+        spread = v.times(params.start_spread, Vector(*draws))
+        return v.add(_nominal(index, params), spread), still
 
     def _judge(self, state: State, params: Params) -> tuple[Array, Array]:
         position = state.body.position

@@ -42,9 +42,7 @@ def fly(
     return body._replace(attitude=v.normalise(body.attitude)), frame, rpm
 
 
-def integrate(
-    body: Body, acting: Wrench, drone: Drone, gravity: Scalar, time_step: Scalar
-) -> Body:
+def integrate(body: Body, acting: Wrench, drone: Drone, gravity: Scalar, time_step: Scalar) -> Body:
     """One step with constant accelerations: Newton's and Euler's equations."""
     momentum = v.times(drone.inertia, body.rates)
     x, y, z = v.add(acting.torque, v.cross(momentum, body.rates))

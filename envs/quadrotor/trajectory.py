@@ -58,9 +58,10 @@ class Trajectory(Flight):
     def setpoint(self, state: State, params: Params) -> Setpoint:
         return self._reference(state.time + 1, state.phase, params)
 
-    def _starts(self, draws: Array, phase: Array, params: Params) -> Vector:
-        reference = self._reference(jnp.int32(0), phase, params).position
-        return v.add(reference, v.times(params.start_spread, Vector(*draws)))
+    def _starts(self, draws: Array, phase: Array, params: Params) -> tuple[Vector, Vector]:
+        reference = self._reference(jnp.int32(0), phase, params)
+        spread = v.times(params.start_spread, Vector(*draws))
+        return v.add(reference.position, spread), reference.velocity
 
     def _judge(self, state: State, params: Params) -> tuple[Array, Array]:
         reference = self._reference(state.time, state.phase, params).position
@@ -86,7 +87,9 @@ class Trajectory(Flight):
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         round_, crossed = 1.0 - p.eight, p.eight
         offset = Vector(
-            p.radius * cos, p.radius * sin * (round_ + crossed * cos), p.rise * sin + p.layer * index
+            p.radius * cos,
+            p.radius * sin * (round_ + crossed * cos),
+            p.rise * sin + p.layer * index,
         )
         per_radian = Vector(
             -p.radius * sin,
