@@ -194,8 +194,8 @@ def facts(name: str) -> dict[str, np.ndarray]:
         env = gem.make(f"{name}-v0", visualization=()).unwrapped
     system_, generator = env.physical_system, env.reference_generator
     limits = dict(zip(system_.state_names, system_.limits, strict=True))
-    current = limits[[n for n in limits if n[0] == "i"][0]]
-    voltage = limits[[n for n in limits if n[0] == "u"][0]]
+    current = limits[next(n for n in limits if n[0] == "i")]
+    voltage = limits[next(n for n in limits if n[0] == "u")]
     load = system_.mechanical_load
     parameters = getattr(load, "load_parameter", {})
     (start, _), _ = env.reset(seed=0)

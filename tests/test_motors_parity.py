@@ -6,6 +6,7 @@ that both sides start from the same numbers; then the same action is played. Its
 Euler. All quantities are shares of their limits.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from fastrl.kernels import prng
 
 GOLDEN = Path(__file__).parent / "golden" / "motors.npz"
 ONE_STEP, TRAJECTORY = 5e-6, 2e-5
+QUICK = CASES[:2] + CASES[3:4] + CASES[8:9] + CASES[11:14]
 BY_CASE = pytest.mark.parametrize("case", CASES, ids=[c.id for c in CASES])
 
 
@@ -41,32 +43,40 @@ def put(env: Drive, state: State, plant: Any, switches: Any, reference: Any) -> 
     """`state` with the original's numbers."""
     omega, *rest = plant
     angle = rest.pop() if env.machine.synchronous else ()
-    names = env.referenced
-    records = {k: state.reference[k]._replace(value=r) for k, r in zip(names, reference)}
+    values = zip(env.referenced, reference, strict=True)
+    records = {name: state.reference[name]._replace(value=value) for name, value in values}
     return state._replace(
         plant=Plant(omega, tuple(rest), angle), switches=tuple(switches), reference=records
     )
 
 
-def stepped(case: Case, played: Played, *, forced: bool) -> Any:
-    """Our steps, `[episodes, steps]`: from the original's plants, or freely from its first one."""
-    env, params = drive(case)
+@functools.cache
+def replay(case_id: str) -> Any:
+    """A compiled function of `forced` and the original's numbers: our steps."""
+    env, params = drive(next(c for c in CASES if c.id == case_id))
     key = prng.key(0)
 
     def scalars(x: Any) -> tuple[Any, ...]:
         return tuple(x[i] for i in range(x.shape[0]))
 
-    def step(state: State, now: Any) -> Any:
+    def step(forced: Any, state: State, now: Any) -> Any:
         first, plant, switches, reference, action = now
         restored = put(env, state, scalars(plant), scalars(switches), scalars(reference))
         free = restored._replace(plant=state.plant, switches=state.switches)
         state = jax.tree.map(lambda a, b: jnp.where(first | forced, a, b), restored, free)
         return env.step(key, state, action, params)
 
-    def episode(*inputs: Any) -> Any:
+    def episode(forced: Any, *inputs: Any) -> Any:
         first = jnp.arange(inputs[0].shape[0]) == 0
-        return jax.lax.scan(step, env.reset(key, params)[0], (first, *inputs))[1]
+        start = env.reset(key, params)[0]
+        return jax.lax.scan(functools.partial(step, forced), start, (first, *inputs))[1]
 
+    return jax.jit(jax.vmap(episode, (None, 0, 0, 0, 0)))
+
+
+def stepped(case: Case, played: Played, *, forced: bool) -> Any:
+    """Our steps, `[episodes, steps]`: from the original's plants, or freely from its first one."""
+    env, _ = drive(case)
     kind = jnp.float32 if env.actions == "Cont" else jnp.int32
     inputs = (
         jnp.asarray(played.plant, jnp.float32),
@@ -74,7 +84,7 @@ def stepped(case: Case, played: Played, *, forced: bool) -> Any:
         jnp.asarray(played.reference, jnp.float32),
         jnp.asarray(played.action, kind),
     )
-    return jax.jit(jax.vmap(episode))(*inputs)
+    return replay(case.id)(jnp.bool_(forced), *inputs)
 
 
 def errors(case: Case, played: Played, *, forced: bool) -> tuple[float, float]:
@@ -107,18 +117,17 @@ def load(case: Case, kind: str) -> Played:
         return Played(*(file[f"{kind}/{case.id}/{name}"] for name in Played._fields))
 
 
-@BY_CASE
-def test_every_recorded_step_is_the_originals(case: Case) -> None:
-    """Fails if an equation, a converter, a limit, a load or the reward is not the original's."""
-    played = load(case, "forced")
-    assert max(errors(case, played, forced=True)) < ONE_STEP
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[] if c in QUICK else pytest.mark.slow, id=c.id) for c in CASES],
+)
+def test_recorded_steps_and_trajectories_are_the_originals(case: Case) -> None:
+    """Fails if an equation, converter, limit, load or reward is another, or the state incomplete.
 
-
-@BY_CASE
-def test_recorded_trajectories_are_the_originals(case: Case) -> None:
-    """Fails if the state that is carried along is not all that a drive depends on."""
-    played = load(case, "free")
-    assert max(errors(case, played, forced=False)) < TRAJECTORY
+    One step from the original's plant each time, and trajectories from its first one.
+    """
+    assert max(errors(case, load(case, "forced"), forced=True)) < ONE_STEP
+    assert max(errors(case, load(case, "free"), forced=False)) < TRAJECTORY
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ class State(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Drive:
-    """Observation: quantities by their limits, then their references. Action: duty cycles or states.
+    """Observation: quantities by their limits, then references. Action: duty cycles or states.
 
     Reward: minus the weighted sum of the errors' absolute values, by the length of the quantity's
     range, to a power. Terminates beyond the limit of a current, with `violation_reward`; a time
