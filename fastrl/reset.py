@@ -1,4 +1,4 @@
-"""Where episodes start: `fresh`, `pool`, `snapshots`.
+"""Where episodes start: `fresh`, `pool`, `cached`, `snapshots`.
 
 A Reset is a pair of functions (`fastrl.types.Reset`) made from an environment. Learners
 never see it, so domain randomisation, level curricula and restarts from snapshots are
@@ -6,7 +6,7 @@ Resets and nothing else.
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,21 +34,94 @@ def fresh(env: Env) -> Reset:
     return Reset(init, draw)
 
 
-def pool(env: Env, size: int = 1024) -> Reset:
-    """Every episode starts from one of `size` start states, drawn once with `env.reset`.
+def pool(env: Env, size: int = 1024, renewal: float = 0.0) -> Reset:
+    """Every episode starts from one of `size` start states, drawn by chance.
 
-    For environments with a dear reset (physics): it is paid `size` times and no more.  The
-    pool is part of the training state and of its checkpoints.
+    For environments with a dear reset (physics).  `renewal` start states are drawn anew in every
+    step, the oldest first (below 1 rounded to one in so many steps: 0.1 is one in ten); with 0
+    the pool stays as it was at the start.
+    A start lives for `size / renewal` steps, and serves as many episodes as end in `1 / renewal`
+    steps of the batch, on average; over many such lives the starts are distributed as those of
+    `env.reset`.  The pool is part of the training state and of its checkpoints.
 
-    Raises ValueError if `size` is below 1.
+    Raises ValueError if `size` is below 1, or if `renewal` is negative, beyond `size`, or above 1
+    and not whole.
     """
     if not 1 <= size < 2**31:
         raise ValueError(f"pool(size={size}): needs at least one and below 2**31 start states")
+    block, period = _rate(renewal, size)
 
     def init(key: Key, params: Any, num_envs: int) -> PyTree:
-        return jax.vmap(env.reset, (0, None))(jax.random.split(key, size), params)
+        starts = jax.vmap(env.reset, (0, None))(jax.random.split(key, size), params)
+        return _Pool(starts, jnp.int32(0), jnp.int32(0)) if block else starts
 
-    return Reset(init, _draw_from)
+    def draw(key: Key, memory: PyTree, params: Any, done: Array) -> Pool:
+        if not block:
+            return _draw_from(key, memory, params, done)
+        draw_key, renew_key = jax.random.split(key)
+        drawn = _draw_from(draw_key, memory.starts, params, done)
+        starts = jax.lax.cond(
+            memory.wait == 0,
+            lambda: _write(_several(env, renew_key, params, block), memory.starts, memory.at),
+            lambda: memory.starts,
+        )
+        at = jnp.where(memory.wait == 0, _following(memory.at, block, size), memory.at)
+        wait = jnp.where(memory.wait == 0, period - 1, memory.wait - 1)
+        return drawn._replace(memory=_Pool(starts, at, wait))
+
+    return Reset(init, draw)
+
+
+class _Pool(NamedTuple):
+    """The memory of a pool that renews itself."""
+
+    starts: PyTree  # (states, observations), leaves [size, ...]
+    at: Array  # int32: the oldest start
+    wait: Array  # int32: steps until it is drawn anew
+
+
+def cached(env: Env, every: int = 16) -> Reset:
+    """Every environment has its next start ready, and draws another once it is used.
+
+    For environments with a dear reset whose starts must not repeat.  At each step a block of
+    `num_envs / every` environments is looked after, one block after the other: if one of them has
+    used its start, all of the block draw new ones.  So a step costs that many resets at most,
+    and episodes of at least `every` steps each start from a draw of `env.reset` of their own,
+    as with `fresh`; the start of a shorter one can serve the next episode of its environment
+    again.  The starts are part of the training state and of its checkpoints.
+
+    Raises ValueError if `every` is below 1.
+    """
+    if not isinstance(every, int) or not 1 <= every < 2**31:
+        raise ValueError(f"cached(every={every!r}): needs a whole number of at least one step")
+
+    def init(key: Key, params: Any, num_envs: int) -> PyTree:
+        starts = _several(env, key, params, num_envs)
+        return _Cache(starts, jnp.zeros(num_envs, bool), jnp.int32(0))
+
+    def draw(key: Key, memory: _Cache, params: Any, done: Array) -> Pool:
+        size = done.shape[0]
+        block = -(-size // every)
+        used = memory.used | done
+        needed = jax.lax.dynamic_slice_in_dim(used, memory.at, block).any()
+        starts = jax.lax.cond(
+            needed,
+            lambda: _write(_several(env, key, params, block), memory.starts, memory.at),
+            lambda: memory.starts,
+        )
+        used = _write(jnp.zeros(block, bool), used, memory.at)
+        following = _Cache(starts, used, _following(memory.at, block, size))
+        return Pool(following, (), *memory.starts)
+
+    return Reset(init, draw)
+
+
+class _Cache(NamedTuple):
+    """The memory of `cached`."""
+
+    starts: PyTree  # (states, observations), leaves [N, ...]
+    used: Array  # bool [N]: an episode has started from it
+    at: Array  # int32: the first environment of the block that is looked after next
 
 
 def snapshots(env: Env, states: PyTree, observations: PyTree, share: float = 1.0) -> Reset:
@@ -89,8 +162,11 @@ def snapshots(env: Env, states: PyTree, observations: PyTree, share: float = 1.0
 
 
 def default(env: Env) -> ResetFactory:
-    """What suits `env`: `pool` where the environment says that its reset is dear, else `fresh`."""
-    return pool if getattr(env, "dear_reset", False) else fresh
+    """What suits `env`: `fresh`, or where it says that its reset is dear, `pool` or `cached`."""
+    dear = getattr(env, "dear_reset", False)
+    if not dear or hasattr(env, "reset_where"):
+        return fresh
+    return cached if dear == "cached" else pool
 
 
 def _draw_from(key: Key, memory: PyTree, params: Any, done: Array) -> Pool:
@@ -99,3 +175,31 @@ def _draw_from(key: Key, memory: PyTree, params: Any, done: Array) -> Pool:
     index = jax.random.randint(key, done.shape, 0, size)
     state, observation = jax.tree.map(functools.partial(jnp.take, indices=index, axis=0), memory)
     return Pool(memory, (), state, observation)
+
+
+def _rate(renewal: float, size: int) -> tuple[int, int]:
+    """How many start states are drawn anew at once, and in how many steps; (0, 1) for none."""
+    if not 0 <= renewal <= size or (renewal > 1 and renewal != int(renewal)):
+        raise ValueError(
+            f"pool(size={size}, renewal={renewal}): needs a number of start states per step, "
+            "at most one or whole, and no more than there are"
+        )
+    if renewal == 0:
+        return 0, 1
+    return max(int(renewal), 1), max(round(1 / renewal), 1)
+
+
+def _several(env: Env, key: Key, params: Any, n: int) -> tuple[PyTree, PyTree]:
+    """`n` starts: states and observations."""
+    return jax.vmap(env.reset, (0, None))(jax.random.split(key, n), params)
+
+
+def _write(rows: PyTree, tree: PyTree, at: Array) -> PyTree:
+    """`tree` with `rows` from row `at` on; they end with it where they would go beyond."""
+    put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=at, axis=0)
+    return jax.tree.map(lambda x, new: put(x, new), tree, rows)
+
+
+def _following(at: Array, block: int, size: int) -> Array:
+    """The row after the block that begins with row `at`; the first after the last."""
+    return jnp.where(at + block >= size, 0, at + block)

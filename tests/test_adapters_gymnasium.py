@@ -176,7 +176,9 @@ def test_spaces_and_values_are_translated() -> None:
     assert DRIFT.action_space(()) == (spaces.Discrete(3), spaces.Box(-1.0, 1.0, (2,)))
     assert CARTPOLE.action_space(()) == spaces.Discrete(2)
     theirs: Any = gymnasium.make("CartPole-v1").observation_space
-    np.testing.assert_array_equal(CARTPOLE.observation_space(()).bounds(), (theirs.low, theirs.high))
+    np.testing.assert_array_equal(
+        CARTPOLE.observation_space(()).bounds(), (theirs.low, theirs.high)
+    )
     _, seen = play(DRIFT, steps=9)
     np.testing.assert_array_equal(seen.observation["count"][:, 0], np.arange(9))
     np.testing.assert_array_equal(seen.next_observation["bits"][0, 0], [1, 0, 1, 1])

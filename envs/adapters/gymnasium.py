@@ -65,6 +65,7 @@ class Gymnasium:
     threads: int = 1
     drawn: bool = False
     version: ClassVar[int] = 1
+    dear_reset: ClassVar[str] = "cached"  # for transforms of it, which don't have `reset_where`
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) or callable(self.name)) or isinstance(self.name, type):
@@ -77,7 +78,9 @@ class Gymnasium:
         door.flag("replay", self.replay)
         door.flag("drawn", self.drawn)
         if self.drawn and not self.replay:
-            raise ValueError("drawn=True needs replay=True: a state is shown by playing its actions")
+            raise ValueError(
+                "drawn=True needs replay=True: states are shown by playing their actions"
+            )
         door.integer("threads", self.threads, 1, 1024)
         try:
             pairs = tuple(sorted((str(k), _frozen(v)) for k, v in dict(self.options).items()))
@@ -119,7 +122,8 @@ class Gymnasium:
     def step(self, key: Key, state: State, action: Action, params: Params) -> tuple[State, Step]:
         linked = _linked(self)
         space, dtypes = linked.action_space, [x.dtype for x in linked.log]
-        taken = jax.tree.leaves(spaces.tree_map(lambda s, a: jnp.asarray(a, s.dtype), space, action))
+        as_declared = spaces.tree_map(lambda s, a: jnp.asarray(a, s.dtype), space, action)
+        taken = jax.tree.leaves(as_declared)
         seen, reward, flags, digest = linked.advance(state.ticket, taken, state.actions)
         seed, episode, time, _, _ = state.ticket
         row = jnp.minimum(time, jnp.uint32(max(linked.limit - 1, 0)))

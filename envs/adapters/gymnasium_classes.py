@@ -43,11 +43,8 @@ class Single(gymnasium.Env):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if self._over:
             raise gymnasium.error.ResetNeeded("the episode is over or has not begun: call reset()")
-        if not self.action_space.contains(action):
-            raise gymnasium.error.InvalidAction(f"action {action!r} is not in {self.action_space}")
-        self._key, self._state, step = self._step(
-            self._key, self._state, to_ours(self._action_space, action), self.params
-        )
+        given = _action(self._action_space, action, ())
+        self._key, self._state, step = self._step(self._key, self._state, given, self.params)
         step = _host(step)
         terminated, truncated = bool(step.terminated), bool(step.truncated)
         self._over = terminated or truncated
@@ -95,13 +92,8 @@ class Vector(VectorEnv):
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         if self._state is None:
             raise gymnasium.error.ResetNeeded("no episode has begun: call reset()")
-        try:
-            given = to_ours(self._action_space, actions)
-            self._key, self._state, t = self._step(self._key, self._state, given, self.params)
-        except (TypeError, ValueError) as error:
-            raise gymnasium.error.InvalidAction(
-                f"actions are not in {self.action_space}: {error}"
-            ) from error
+        given = _action(self._action_space, actions, (self.num_envs,))
+        self._key, self._state, t = self._step(self._key, self._state, given, self.params)
         t, observation = _host((t, self._state.observation))
         space, done = self._observation_space, t.terminated | t.truncated
         info: dict[str, Any] = {}
@@ -163,6 +155,14 @@ def _vector(env: Env, num_envs: int) -> tuple[Callable[..., Any], Callable[..., 
         return key, state, transition
 
     return jax.jit(vec_env.init), jax.jit(step)
+
+
+def _action(space: Any, action: Any, batch: tuple[int, ...]) -> Any:
+    """The action as ours. Raises `gymnasium.error.InvalidAction`."""
+    try:
+        return to_ours(space, action, batch)
+    except ValueError as error:
+        raise gymnasium.error.InvalidAction(f"action {action!r} is invalid: {error}") from error
 
 
 def _key(chance: np.random.Generator) -> Key:

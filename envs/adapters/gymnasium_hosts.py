@@ -108,10 +108,12 @@ class Hosts:
 
         made = self._stepped(tickets, actions, again, rows)
         missing = (flags & MISSING) > 0
-        return jax.tree.map(
-            lambda new, old: np.where(missing.reshape(missing.shape + (1,) * (new.ndim - missing.ndim)),
-                                      new, np.asarray(old)), made, done,
-        )  # fmt: skip
+
+        def pick(new: np.ndarray, old: Any) -> np.ndarray:
+            where = missing.reshape(missing.shape + (1,) * (new.ndim - missing.ndim))
+            return np.where(where, new, np.asarray(old))
+
+        return jax.tree.map(pick, made, done)
 
     def _stepped(
         self, tickets: Any, actions: list[Any], find: Callable[[int, Ticket], Any],

@@ -157,15 +157,33 @@ def to_theirs(space: Space, value: Any) -> Any:
     return tuple(to_theirs(s, v) for s, v in zip(space, value, strict=True))
 
 
-def to_ours(space: Space, value: Any) -> Any:
-    """A value that Gymnasium's form of our `space` has, or a batch of them, as ours."""
+def to_ours(space: Space, value: Any, batch: tuple[int, ...] = ()) -> Any:
+    """A value of Gymnasium's form of our `space`, with `batch` in front, as ours.
+
+    Raises ValueError for another shape and for numbers that are no choice. Numbers outside a Box
+    are the environment's business, as they are in Gymnasium.
+    """
     if is_leaf(space):
-        return np.asarray(value, space.dtype)
-    if isinstance(space, dict):
-        return {name: to_ours(s, value[name]) for name, s in space.items()}
-    if hasattr(space, "_asdict"):
-        return type(space)(**{name: to_ours(s, value[name]) for name, s in _fields(space).items()})
-    return tuple(to_ours(s, v) for s, v in zip(space, value, strict=True))
+        return _leaf_of(space, value, batch)
+    try:
+        if isinstance(space, dict) or hasattr(space, "_asdict"):
+            parts = {name: to_ours(s, value[name], batch) for name, s in _fields(space).items()}
+            return parts if isinstance(space, dict) else type(space)(**parts)
+        return tuple(to_ours(s, v, batch) for s, v in zip(space, value, strict=True))
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{value!r} is not structured like {space!r} ({error})") from error
+
+
+def _leaf_of(space: Any, value: Any, batch: tuple[int, ...]) -> np.ndarray:
+    given = np.asarray(value)
+    if given.shape != batch + space.shape:
+        raise ValueError(f"its shape is {given.shape}, not {batch + space.shape}")
+    if isinstance(space, Box):
+        return given.astype(space.dtype)
+    most = np.asarray(space.n if isinstance(space, Discrete) else space.nvec)
+    if given.dtype.kind not in "iub" or not ((given >= 0) & (given < most)).all():
+        raise ValueError(f"{given} is not a choice of 0 to {(most - 1).tolist()}")
+    return given.astype(space.dtype)
 
 
 def _fields(record: Any) -> dict[str, Any]:
