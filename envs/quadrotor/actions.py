@@ -29,7 +29,7 @@ class Machine(NamedTuple):
     """The params that actions depend on."""
 
     drone: Drone
-    gains: Any  # Gains, or () where no controller is used
+    gains: Gains
     gravity: Scalar
     authority: Scalar  # of "rpm": the change of speed at action 1, as a share of hovering speed
     control_period: Scalar  # seconds from action to action
@@ -41,18 +41,17 @@ def command(
     """The controller's new memory and the motors' speeds, RPM."""
     entries = tuple(action[:, i] for i in range(SIZES[kind]))
     if kind in THROUGH_PID:
-        gains: Gains = machine.gains
         return controllers.control(
-            gains, machine.drone, machine.gravity, machine.control_period, memory, body,
+            machine.gains, machine.drone, machine.gravity, machine.control_period, memory, body,
             _setpoint(kind, entries, body, machine.drone),
         )  # fmt: skip
     hover = drones.hover_rpm(machine.drone, machine.gravity)
     if kind == "motors":
         spare = drones.max_rpm(machine.drone, machine.gravity) - hover
-        a, b, c, d = (hover + jnp.where(x > 0.0, spare, hover) * x for x in entries)
+        rpm = (hover + jnp.where(x > 0.0, spare, hover) * x for x in entries)
     else:
-        a, b, c, d = (hover * (1 + machine.authority * x) for x in entries * (4 // len(entries)))
-    return memory, (a, b, c, d)
+        rpm = (hover * (1 + machine.authority * x) for x in entries * (4 // len(entries)))
+    return memory, Motors(*rpm)
 
 
 def inverse(kind: ActionType, rpm: Motors, machine: Machine) -> Array:

@@ -15,8 +15,12 @@ from fastrl.envs.quadrotor.forces import Body
 from fastrl.envs.quadrotor.vectors import Axes, Vector
 from fastrl.types import Array, Scalar
 
-_X_MIXER = ((-0.5, -0.5, -1.0), (-0.5, 0.5, 1.0), (0.5, 0.5, -1.0), (0.5, -0.5, 1.0))
-_PLUS_MIXER = ((0.0, -1.0, -1.0), (1.0, 0.0, 1.0), (0.0, 1.0, -1.0), (-1.0, 0.0, 1.0))
+_X_MIXER = Motors(
+    Vector(-0.5, -0.5, -1.0), Vector(-0.5, 0.5, 1.0), Vector(0.5, 0.5, -1.0), Vector(0.5, -0.5, 1.0)
+)
+_PLUS_MIXER = Motors(
+    Vector(0.0, -1.0, -1.0), Vector(1.0, 0.0, 1.0), Vector(0.0, 1.0, -1.0), Vector(-1.0, 0.0, 1.0)
+)
 
 
 class Gains(NamedTuple):
@@ -35,7 +39,7 @@ class Gains(NamedTuple):
     rpm_of_no_pwm: Scalar = 4070.3
     min_pwm: Scalar = 20000.0
     max_pwm: Scalar = 65535.0
-    mixer: tuple[tuple[Scalar, Scalar, Scalar], ...] = _X_MIXER  # torques to motors
+    mixer: Motors = _X_MIXER  # torques to motors
 
 
 X_GAINS = Gains()
@@ -91,12 +95,12 @@ def control(
         v.add(v.times(gains.torque_p, error), v.times(gains.torque_d, rates)),
     )
     torque = v.clip(torque, Vector(*(gains.max_torque,) * 3))
-    pwm = [thrust + v.dot(Vector(*row), torque) for row in gains.mixer]
-    a, b, c, d = (
+    pwm = [thrust + v.dot(row, torque) for row in gains.mixer]
+    rpm = (
         gains.pwm_to_rpm * jnp.clip(p, gains.min_pwm, gains.max_pwm) + gains.rpm_of_no_pwm
         for p in pwm
     )
-    return Memory(integral, attitude_integral, angles), (a, b, c, d)
+    return Memory(integral, attitude_integral, angles), Motors(*rpm)
 
 
 def _position(

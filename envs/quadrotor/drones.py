@@ -13,7 +13,14 @@ import jax.numpy as jnp
 from fastrl.envs.quadrotor.vectors import Vector
 from fastrl.types import Array, Scalar
 
-Motors = tuple[Any, Any, Any, Any]  # one number per motor
+
+class Motors(NamedTuple):
+    """One number per motor, in the original's order."""
+
+    first: Any
+    second: Any
+    third: Any
+    fourth: Any
 
 
 _X = 0.0397 / math.sqrt(2)  # the Crazyflie's arms, 45 degrees off its axes
@@ -29,9 +36,9 @@ class Drone(NamedTuple):
 
     mass: Scalar = 0.027
     inertia: Vector = Vector(1.4e-5, 1.4e-5, 2.17e-5)
-    motor_x: Motors = (_X, -_X, -_X, _X)
-    motor_y: Motors = (-_X, -_X, _X, _X)
-    spin: Motors = (-1.0, 1.0, -1.0, 1.0)
+    motor_x: Motors = Motors(_X, -_X, -_X, _X)
+    motor_y: Motors = Motors(-_X, -_X, _X, _X)
+    spin: Motors = Motors(-1.0, 1.0, -1.0, 1.0)
     thrust_coefficient: Scalar = 3.16e-10
     torque_coefficient: Scalar = 7.94e-12
     thrust_to_weight: Scalar = 2.25
@@ -63,16 +70,16 @@ class Air(NamedTuple):
 CF2X = Drone()
 CF2P = Drone(
     inertia=Vector(2.3951e-5, 2.3951e-5, 3.2347e-5),
-    motor_x=(0.0397, 0.0, -0.0397, 0.0),
-    motor_y=(0.0, 0.0397, 0.0, -0.0397),
+    motor_x=Motors(0.0397, 0.0, -0.0397, 0.0),
+    motor_y=Motors(0.0, 0.0397, 0.0, -0.0397),
 )
 _X = 0.109 / math.sqrt(2)
 RACER = Drone(
     mass=0.83,
     inertia=Vector(0.003113, 0.003113, 0.003113),
-    motor_x=(_X, -_X, -_X, _X),
-    motor_y=(_X, _X, -_X, -_X),
-    spin=(1.0, -1.0, 1.0, -1.0),
+    motor_x=Motors(_X, -_X, -_X, _X),
+    motor_y=Motors(_X, _X, -_X, -_X),
+    spin=Motors(1.0, -1.0, 1.0, -1.0),
     thrust_coefficient=8.47e-9,
     torque_coefficient=2.13e-11,
     thrust_to_weight=4.17,
@@ -83,9 +90,9 @@ DRONES = {"cf2x": CF2X, "cf2p": CF2P, "racer": RACER}
 
 # The explicit model takes the arms' length for where motors are, Bullet the files' propellers.
 URDF_MOTORS: dict[str, tuple[Motors, Motors]] = {
-    "cf2x": ((0.028, -0.028, -0.028, 0.028), (-0.028, -0.028, 0.028, 0.028)),
+    "cf2x": (Motors(0.028, -0.028, -0.028, 0.028), Motors(-0.028, -0.028, 0.028, 0.028)),
     "cf2p": (CF2P.motor_x, CF2P.motor_y),
-    "racer": ((0.085, -0.085, -0.085, 0.085), (0.0675, 0.0675, -0.0675, -0.0675)),
+    "racer": (Motors(0.085, -0.085, -0.085, 0.085), Motors(0.0675, 0.0675, -0.0675, -0.0675)),
 }
 
 

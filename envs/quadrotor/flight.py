@@ -11,7 +11,7 @@ from fastrl import door
 from fastrl.envs.quadrotor import actions, controllers, drones, physics
 from fastrl.envs.quadrotor import vectors as v
 from fastrl.envs.quadrotor.actions import ActionType, Machine
-from fastrl.envs.quadrotor.controllers import Setpoint
+from fastrl.envs.quadrotor.controllers import Gains, Setpoint
 from fastrl.envs.quadrotor.drones import Air, Drone, Motors
 from fastrl.envs.quadrotor.forces import Body
 from fastrl.envs.quadrotor.vectors import Vector
@@ -93,7 +93,7 @@ class Flight:
         history = jnp.zeros((n, self.action_history * self._action_size), jnp.float32)
         controller = controllers.init(body) if self.action in actions.THROUGH_PID else ()
         frame = attitude if self.physics == "pyb" else ()
-        state = State(body, (hover,) * 4, frame, history, controller, phase, jnp.int32(0))
+        state = State(body, Motors(*(hover,) * 4), frame, history, controller, phase, jnp.int32(0))
         return state, self._observe(state, params)
 
     def step(self, key: Key, state: State, action: Array, params: Any) -> tuple[State, Step]:
@@ -166,11 +166,10 @@ class Flight:
         return (jnp.abs(angles.x) > most) | (jnp.abs(angles.y) > most)
 
 
-def standard(flight: Flight) -> tuple[Drone, Air, Any]:
+def standard(flight: Flight) -> tuple[Drone, Air, Gains]:
     """The drone, the air and the controller's gains of the standard task."""
     drone = drones.DRONES[flight.model]
     if flight.physics == "pyb":
         x, y = drones.URDF_MOTORS[flight.model]
         drone = drone._replace(motor_x=x, motor_y=y)
-    gains = controllers.PLUS_GAINS if flight.model == "cf2p" else controllers.X_GAINS
-    return drone, Air(), gains if flight.action in actions.THROUGH_PID else ()
+    return drone, Air(), controllers.PLUS_GAINS if flight.model == "cf2p" else controllers.X_GAINS

@@ -5,7 +5,7 @@ gym-pybullet-drones 2.1.0. Entries are `[D]`, one per drone.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -46,14 +46,14 @@ def wrench(body: Body, old_rpm: Motors, rpm: Motors, drone: Drone, air: Air) -> 
     return Wrench(v.add(v.scale(axes.z, lift), push), Vector(x, y, around(rpm, drone)))
 
 
-def levers(thrusts: list[Array], drone: Drone) -> tuple[Array, Array]:
+def levers(thrusts: list[Array], drone: Drone) -> tuple[Any, Any]:
     """The torques about x and y of `thrusts` along z."""
     x = sum(y * t for y, t in zip(drone.motor_y, thrusts, strict=True))
     y = -sum(x * t for x, t in zip(drone.motor_x, thrusts, strict=True))
     return x, y
 
 
-def around(rpm: Motors, drone: Drone) -> Array:
+def around(rpm: Motors, drone: Drone) -> Any:
     """The torque about z."""
     return drone.torque_coefficient * sum(s * r * r for s, r in zip(drone.spin, rpm, strict=True))
 

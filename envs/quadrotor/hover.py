@@ -5,13 +5,14 @@ too far end the task here (the original calls them truncations): whoever flew aw
 credited with the rewards of flying on. The time limit is a truncation, as there.
 """
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from fastrl.envs.quadrotor import flight
 from fastrl.envs.quadrotor import vectors as v
-from fastrl.envs.quadrotor.controllers import Setpoint
+from fastrl.envs.quadrotor.controllers import Gains, Setpoint
 from fastrl.envs.quadrotor.drones import Air, Drone
 from fastrl.envs.quadrotor.flight import Flight, State
 from fastrl.envs.quadrotor.vectors import Vector
@@ -23,7 +24,7 @@ class Params(NamedTuple):
 
     drone: Drone = Drone()
     air: Air = Air()
-    gains: Any = ()  # of the PID, where actions go through it
+    gains: Gains = Gains()  # of the PID, for actions that go through it and for `baseline`
     gravity: Scalar = 9.8
     time_step: Scalar = 1 / 240  # of the physics
     authority: Scalar = 0.05  # of actions "rpm", as a share of hovering speed
@@ -41,6 +42,7 @@ class Params(NamedTuple):
     max_steps: int = 242
 
 
+@dataclasses.dataclass(frozen=True)
 class Hover(Flight):
     """Reward: max(0, 2 - distance^4) of every drone, summed.
 

@@ -30,7 +30,7 @@ def fly(
 
     def substep(_: int, now: tuple[Body, Any, Motors]) -> tuple[Body, Any, Motors]:
         body, frame, rpm = now
-        new = tuple(c + (r - c) * decay for c, r in zip(command, rpm, strict=True))
+        new = Motors(*(c + (r - c) * decay for c, r in zip(command, rpm, strict=True)))
         if frame:
             acting = bullet.wrench(body, frame, rpm, new, drone, air)
             frame = body.attitude

@@ -4,14 +4,15 @@ The original has no such learning task; its example `pid.py` flies drones along 
 from each other by their phase. Physics, actions and observation are those of `Hover`.
 """
 
+import dataclasses
 import math
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
 from fastrl.envs.quadrotor import flight
 from fastrl.envs.quadrotor import vectors as v
-from fastrl.envs.quadrotor.controllers import Setpoint
+from fastrl.envs.quadrotor.controllers import Gains, Setpoint
 from fastrl.envs.quadrotor.drones import Air, Drone
 from fastrl.envs.quadrotor.flight import Flight, State
 from fastrl.envs.quadrotor.vectors import Vector
@@ -23,7 +24,7 @@ class Params(NamedTuple):
 
     drone: Drone = Drone()
     air: Air = Air()
-    gains: Any = ()  # of the PID, where actions go through it
+    gains: Gains = Gains()  # of the PID, for actions that go through it and for `baseline`
     gravity: Scalar = 9.8
     time_step: Scalar = 1 / 240  # of the physics
     authority: Scalar = 0.05  # of actions "rpm", as a share of hovering speed
@@ -43,6 +44,7 @@ class Params(NamedTuple):
     max_steps: int = 300
 
 
+@dataclasses.dataclass(frozen=True)
 class Trajectory(Flight):
     """Reward: exp(-(distance / reward_width)^2) of every drone to its reference, summed.
 

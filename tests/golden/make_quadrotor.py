@@ -23,6 +23,7 @@ from gym_pybullet_drones.envs.HoverAviary import HoverAviary
 from gym_pybullet_drones.envs.MultiHoverAviary import MultiHoverAviary
 from gym_pybullet_drones.utils.enums import ActionType, DroneModel, Physics
 
+
 class Case(NamedTuple):
     """`name` is physics/model/action/number of drones."""
 
@@ -84,7 +85,7 @@ def build(case: Case) -> Any:
 
 
 def draw_start(case: Case, rng: np.random.Generator) -> np.ndarray:
-    """Random states, float32 `[D, 13]`: position, quaternion (scalar last), velocity, body rates."""
+    """Random states, float32 `[D, 13]`: position, quaternion, velocity, rates of the body."""
     d = case.drones
     position = rng.uniform(case.low, case.high, (d, 3))
     angles = rng.uniform((-0.45, -0.45, -3.0), (0.45, 0.45, 3.0), (d, 3))
@@ -148,7 +149,9 @@ def record(case: Case, seed: int) -> dict[str, np.ndarray]:
         if one is not None:
             played.append(one)
     env.close()
-    start, actions, rewards, flags, states, buffers = (np.array(x) for x in zip(*played, strict=True))
+    start, actions, rewards, flags, states, buffers = (
+        np.array(x) for x in zip(*played, strict=True)
+    )
     found = {
         "start": start, "actions": actions, "rewards": rewards.astype(np.float32),
         "flags": flags, "states": states.astype(np.float32), "buffers": buffers[:2],
@@ -179,9 +182,7 @@ def controller_calls(model: str, seed: int) -> dict[str, np.ndarray]:
             inputs.append(np.hstack([body, target]))
             outputs.append(rpm)
     shaped = {"inputs": np.array(inputs), "rpm": np.array(outputs, np.float32)}
-    return {
-        f"controller/{model}/{k}": x.reshape(sequences, calls, -1) for k, x in shaped.items()
-    }
+    return {f"controller/{model}/{k}": x.reshape(sequences, calls, -1) for k, x in shaped.items()}
 
 
 def angles_table() -> dict[str, np.ndarray]:
@@ -190,7 +191,9 @@ def angles_table() -> dict[str, np.ndarray]:
     quaternions = rng.normal(size=(300, 4))
     quaternions /= np.linalg.norm(quaternions, axis=1, keepdims=True)
     for i, pitch in enumerate((np.pi / 2, -np.pi / 2) * 10):
-        quaternions[i] = p.getQuaternionFromEuler((*rng.uniform(-3, 3, 1), pitch, rng.uniform(-3, 3)))
+        quaternions[i] = p.getQuaternionFromEuler(
+            (*rng.uniform(-3, 3, 1), pitch, rng.uniform(-3, 3))
+        )
     quaternions = quaternions.astype(np.float32)
     angles = [p.getEulerFromQuaternion(q.astype(float)) for q in quaternions]
     return {"angles/quaternions": quaternions, "angles/angles": np.array(angles, np.float32)}
