@@ -9,9 +9,21 @@ from fastrl.envs.adapters.gymnasium import (
     to_gymnasium,
     to_gymnasium_vector,
 )
+from fastrl.envs.adapters.gymnax import Gymnax, from_gymnax
+from fastrl.envs.adapters.playground import Playground, from_playground
 from fastrl.registry import register
 
-__all__ = ["Brax", "Gymnasium", "from_gymnasium", "to_gymnasium", "to_gymnasium_vector"]
+__all__ = [
+    "Brax",
+    "Gymnasium",
+    "Gymnax",
+    "Playground",
+    "from_gymnasium",
+    "from_gymnax",
+    "from_playground",
+    "to_gymnasium",
+    "to_gymnasium_vector",
+]
 
 for _name in NAMES:
     _summary = f"Brax's {_name}, on a choice of physics."
