@@ -4,14 +4,20 @@ A cell is a pair (word, bit).  On CPU a lookup in an array costs a gather per en
 lookup in bits is a handful of instructions on whole vectors of environments, a set of a hundred
 cells is four words, and a random free cell needs no table of probabilities.
 
-`words` is uint32 `[W]`; indices are int32 scalars.  Batches come by `vmap`.
+`words` are uint32 scalars, one array for each: XLA vectorises those over environments, which it
+does not do with a short axis.  Indices are int32 scalars.  Batches come by `vmap`.
 """
+
+import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fastrl.types import Array
+
+Words = Sequence[Array]
 
 BITS = 32
 
@@ -36,47 +42,63 @@ def unpack(words: Array, size: int) -> Array:
     return ((words[..., None] >> shifts) & np.uint32(1)) == 1
 
 
-def pick(words: Array, index: Array) -> Array:
+def split(words: Array) -> Words:
+    """The words of an array `[W]`."""
+    words = jnp.asarray(words)
+    return tuple(words[i] for i in range(words.shape[0]))
+
+
+def pick(words: Words, index: Array) -> Array:
     """`words[index]`, and 0 where there is no such word."""
     word = jnp.uint32(0)
-    for i in range(words.shape[0]):
-        word = word | jnp.where(index == i, words[i], jnp.uint32(0))
+    for i, w in enumerate(words):
+        word = jnp.where(index == i, w, word)
     return word
 
 
-def has(words: Array, index: Array, bit: Array) -> Array:
+def has(words: Words, index: Array, bit: Array) -> Array:
     """Whether (index, bit) is a member."""
     return ((pick(words, index) >> jnp.asarray(bit).astype(jnp.uint32)) & np.uint32(1)) == 1
 
 
-def single(count: int, index: Array, bit: Array) -> Array:
+def single(count: int, index: Array, bit: Array) -> Words:
     """The set of one cell, in `count` words."""
     one = jnp.uint32(1) << jnp.asarray(bit).astype(jnp.uint32)
-    return jnp.where(np.arange(count, dtype=np.int32) == index, one, jnp.uint32(0))
+    return tuple(jnp.where(index == i, one, jnp.uint32(0)) for i in range(count))
 
 
-def below(count: int, limit: Array) -> Array:
+def below(count: int, limit: Array) -> Words:
     """The cells 0 .. limit-1, in `count` words of 32."""
-    bits = jnp.clip(limit - BITS * np.arange(count, dtype=np.int32), 0, BITS)
-    partial = (jnp.uint32(1) << jnp.minimum(bits, BITS - 1).astype(jnp.uint32)) - np.uint32(1)
-    return jnp.where(bits == BITS, jnp.uint32(0xFFFFFFFF), partial)
+    return tuple(_lowest(jnp.clip(limit - BITS * i, 0, BITS)) for i in range(count))
 
 
-def size(words: Array) -> Array:
+def union(*sets: Words) -> Words:
+    """The cells that are in one of the sets."""
+    return tuple(functools.reduce(jnp.bitwise_or, words) for words in zip(*sets, strict=True))
+
+
+def minus(words: Words, without: Words) -> Words:
+    """The cells of `words` that are not in `without`."""
+    return tuple(w & ~o for w, o in zip(words, without, strict=True))
+
+
+def size(words: Words) -> Array:
     """How many members there are, int32."""
-    return jax.lax.population_count(words).astype(jnp.int32).sum(-1)
+    return functools.reduce(jnp.add, [_count(w) for w in words])
 
 
-def nth(words: Array, n: Array) -> tuple[Array, Array]:
-    """The `n`-th member, counted from 0: (word, bit). Some cell where there are not so many, and (0, 0) in an empty set."""
+def nth(words: Words, n: Array) -> tuple[Array, Array]:
+    """The `n`-th member, counted from 0: (word, bit).
+
+    Some cell where there are not so many, and (0, 0) in an empty set.
+    """
     index, rest, word, before = jnp.int32(0), n, words[0], jnp.int32(0)
-    for i in range(words.shape[0]):
-        after = before + _count(words[i])
-        here = (n >= before) & (n < after)
+    for i, w in enumerate(words):
+        here = n >= before  # in this word or a later one
         index = jnp.where(here, jnp.int32(i), index)
         rest = jnp.where(here, n - before, rest)
-        word = jnp.where(here, words[i], word)
-        before = after
+        word = jnp.where(here, w, word)
+        before = before + _count(w)
     bit = jnp.int32(0)
     for half in (16, 8, 4, 2, 1):
         low = _count(word & np.uint32((1 << half) - 1))
@@ -84,10 +106,11 @@ def nth(words: Array, n: Array) -> tuple[Array, Array]:
         rest = jnp.where(right, rest - low, rest)
         word = jnp.where(right, word >> half, word)
         bit = jnp.where(right, bit + half, bit)
-    return index, jnp.where(before > 0, bit, 0)
+    there = before > 0
+    return jnp.where(there, index, 0), jnp.where(there, bit, 0)
 
 
-def member(uniform: Array, words: Array) -> tuple[Array, Array]:
+def member(uniform: Array, words: Words) -> tuple[Array, Array]:
     """A random member, from a `uniform` number in [0, 1): (word, bit)."""
     return nth(words, scaled(uniform, size(words)))
 
@@ -99,3 +122,9 @@ def scaled(uniform: Array, count: Array) -> Array:
 
 def _count(word: Array) -> Array:
     return jax.lax.population_count(word).astype(jnp.int32)
+
+
+def _lowest(count: Array) -> Array:
+    """A word of `count` ones, 0 to 32."""
+    partial = (jnp.uint32(1) << jnp.minimum(count, BITS - 1).astype(jnp.uint32)) - np.uint32(1)
+    return jnp.where(count == BITS, np.uint32(0xFFFFFFFF), partial)

@@ -7,6 +7,7 @@ al. 2020), in the form of the released GROOVE code (EmptyJackson/groove 0c091c0)
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from fastrl.envs import bitset
 from fastrl.envs.grid_world import sampling
 from fastrl.envs.grid_world.level import Params, make_level
 from fastrl.envs.grid_world.modes import MODES, Mode
+from fastrl.envs.own_loop import own_loop
 from fastrl.registry import unknown
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -162,7 +164,7 @@ class GridWorld:
             column = column + jnp.where(move == i, jnp.int32(_COLUMNS[i]), 0)
         inside = (row >= 0) & (row < p.grid_size) & (column >= 0) & (column < p.grid_size)
         cell = row * p.grid_size + column
-        wall = bitset.has(jnp.asarray(p.walls), cell // bitset.BITS, cell % bitset.BITS)
+        wall = bitset.has(bitset.split(p.walls), cell // bitset.BITS, cell % bitset.BITS)
         free = inside & ~wall
         return jnp.where(free, row, state.row), jnp.where(free, column, state.column)
 
@@ -179,25 +181,37 @@ class GridWorld:
                 1 + np.array(mode.types, np.int32)
             )
             planes = jnp.where(state.present, planes, -1)
-            entries = [cell, *(planes[j] for j in range(mode.max_objects))]
             length = cells * (mode.num_types + 1)
+            return _planes(length)(cell, planes, time)
         else:
             powers = np.array([2**j for j in range(mode.max_objects)], np.int32)
             index = cell + cells * jnp.where(state.present, powers, 0).sum()
             if self.observation == "index":
                 return Tabular(index, time[None])
-            entries, length = [index], cells * 2**mode.max_objects
-        here = np.arange(length + 1, dtype=np.int32)
-        on = functools.reduce(jnp.logical_or, [here == e for e in entries])
+        here = np.arange(cells * 2**mode.max_objects + 1, dtype=np.int32)
+        return jnp.where(here == here[-1], time, (here == index).astype(jnp.float32))
+
+
+@functools.cache
+def _planes(length: int) -> Callable[..., Array]:
+    """From the agent's and the objects' entries to a vector of `length` with the time behind."""
+    here = np.arange(length + 1, dtype=np.int32)
+
+    def expand(cell: Array, planes: Array, time: Array) -> Array:
+        on = here == cell
+        for j in range(planes.shape[0]):
+            on = on | (here == planes[j])
         return jnp.where(here == length, time, on.astype(jnp.float32))
 
+    return own_loop(expand)
 
-def _free_cells(p: Params, cell: Array) -> Array:
+
+def _free_cells(p: Params, cell: Array) -> bitset.Words:
     """Where objects may appear: no wall, and not the agent's `cell`."""
-    walls = jnp.asarray(p.walls)
-    count = walls.shape[0]
-    agent = bitset.single(count, cell // bitset.BITS, cell % bitset.BITS)
-    return bitset.below(count, jnp.asarray(p.grid_size**2)) & ~walls & ~agent
+    walls = bitset.split(p.walls)
+    agent = bitset.single(len(walls), cell // bitset.BITS, cell % bitset.BITS)
+    inside = bitset.below(len(walls), jnp.asarray(p.grid_size**2))
+    return bitset.minus(inside, bitset.union(walls, agent))
 
 
 def _new_cells(draws: Array, cells: Array, back: Array, p: Params, cell: Array) -> Array:
@@ -207,15 +221,17 @@ def _new_cells(draws: Array, cells: Array, back: Array, p: Params, cell: Array) 
     """
     free = _free_cells(p, cell)
     for j in range(cells.shape[0]):
-        old = bitset.single(free.shape[0], cells[j] // bitset.BITS, cells[j] % bitset.BITS)
-        free = free & ~old
-    chosen = []
-    for j in range(cells.shape[0]):
-        index, bit = bitset.member(draws[j], free)
-        taken = bitset.single(free.shape[0], index, bit)
-        free = jnp.where(back[j], free & ~taken, free)
-        chosen.append(jnp.where(back[j], index * bitset.BITS + bit, cells[j]))
-    return jnp.stack(chosen)
+        old = bitset.single(len(free), cells[j] // bitset.BITS, cells[j] % bitset.BITS)
+        free = bitset.minus(free, old)
+
+    def choose(free: bitset.Words, object_: tuple[Array, ...]) -> tuple[bitset.Words, Array]:
+        draw, old, appears = object_
+        index, bit = bitset.member(draw, free)
+        taken = bitset.single(len(free), jnp.where(appears, index, -1), bit)
+        new = jnp.where(appears, index * bitset.BITS + bit, old)
+        return bitset.minus(free, taken), new
+
+    return jax.lax.scan(choose, free, (draws, cells, back))[1]
 
 
 @functools.cache

@@ -25,15 +25,15 @@ def sample_level(key: Key, mode: Mode) -> Params:
     types, counts, wall_draws, cell_draws = parts
     rewards, terminates, respawns = types.reshape(3, kinds)
     grid_size = _uniform_int(counts[0], mode.grid_size)
-    walls = jnp.asarray(wall_words(mode.walls, mode.size))
+    walls = bitset.split(wall_words(mode.walls, mode.size))
     if mode.num_walls:
         walls = _distinct_cells(wall_draws, mode.size**2)
-    free = bitset.below(walls.shape[0], grid_size * grid_size) & ~walls
-    cells = distinct_members(cell_draws, free)
+    inside = bitset.below(len(walls), grid_size * grid_size)
+    cells = distinct_members(cell_draws, bitset.minus(inside, walls))
     of_object = np.array(mode.types)
     return Params(
         grid_size,
-        walls,
+        jnp.stack(walls),
         cells[0],
         _uniform_int(counts[1], mode.num_objects),
         cells[1:],
@@ -49,33 +49,35 @@ def sample_lifetime(key: Key, mode: Mode) -> Array:
     return _log_uniform_int(jax.random.uniform(key), mode.lifetime)
 
 
-def distinct_members(uniform: Array, words: Array) -> Array:
+def distinct_members(uniform: Array, words: bitset.Words) -> Array:
     """Different random members of a set of cells, int32 `[n]` from `uniform` `[n]`."""
 
-    def draw(words: Array, u: Array) -> tuple[Array, Array]:
+    def draw(words: bitset.Words, u: Array) -> tuple[bitset.Words, Array]:
         index, bit = bitset.member(u, words)
-        return words & ~bitset.single(words.shape[0], index, bit), index * bitset.BITS + bit
+        taken = bitset.single(len(words), index, bit)
+        return bitset.minus(words, taken), index * bitset.BITS + bit
 
     return jax.lax.scan(draw, words, uniform)[1]
 
 
-def _distinct_cells(uniform: Array, count: int) -> Array:
-    """A random set of `len(uniform)` of the cells 0 .. count-1, as words.
+def _distinct_cells(uniform: Array, count: int) -> bitset.Words:
+    """A random set of `len(uniform)` of the cells 0 .. count-1.
 
     R. W. Floyd's algorithm: every set is equally likely, without a sort or a table.
     """
-    num, chosen = uniform.shape[0], jnp.zeros(bitset.num_words(count), jnp.uint32)
+    num = uniform.shape[0]
 
-    def add(chosen: Array, draw: tuple[Array, Array]) -> tuple[Array, None]:
+    def add(chosen: bitset.Words, draw: tuple[Array, Array]) -> tuple[bitset.Words, None]:
         u, last = draw
         cell = bitset.scaled(u, last + 1)
         taken = bitset.has(chosen, cell // bitset.BITS, cell % bitset.BITS)
         cell = jnp.where(taken, last, cell)
-        one = bitset.single(chosen.shape[0], cell // bitset.BITS, cell % bitset.BITS)
-        return chosen | one, None
+        one = bitset.single(len(chosen), cell // bitset.BITS, cell % bitset.BITS)
+        return bitset.union(chosen, one), None
 
+    nothing = bitset.split(np.zeros(bitset.num_words(count), np.uint32))
     lasts = jnp.arange(count - num, count, dtype=jnp.int32)
-    return jax.lax.scan(add, chosen, (uniform, lasts))[0]
+    return jax.lax.scan(add, nothing, (uniform, lasts))[0]
 
 
 def _uniform(uniform: Array, intervals: Sequence[Interval]) -> Array:

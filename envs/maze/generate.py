@@ -122,11 +122,12 @@ def _arrays(level: Level) -> Level:
 def _cell(size: int, cell: Array) -> Array:
     """The set of one cell, a word for each row."""
     row = cell // size
-    return bitset.single(size, row, cell - size * row)
+    return jnp.stack(bitset.single(size, row, cell - size * row))
 
 
 def _free(uniform: Array, taken: Array) -> Array:
     """A random cell that is not `taken`, uint32 `[S]`; cell 0 where all are."""
     size = taken.shape[-1]
-    row, column = bitset.member(uniform, ~taken & np.uint32((1 << size) - 1))
+    free = ~taken & np.uint32((1 << size) - 1)
+    row, column = bitset.member(uniform, bitset.split(free))
     return size * row + column

@@ -6,6 +6,7 @@ after MiniGrid.  A level is the params, so thousands of mazes run in one program
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from fastrl.envs.maze import generate
 from fastrl.envs.maze.layouts import LAYOUTS
 from fastrl.envs.maze.level import MAX_SIZE, Level
 from fastrl.envs.maze.solve import is_solvable
+from fastrl.envs.own_loop import own_loop
 from fastrl.registry import unknown
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -92,7 +94,7 @@ class Maze:
         inside = (row >= 0) & (row < self.size) & (column >= 0) & (column < self.size)
         forward = (action == 2) & inside
         reached = forward & (row * self.size + column == params.goal)
-        wall = bitset.has(jnp.asarray(params.rows), row, jnp.maximum(column, 0))
+        wall = bitset.has(bitset.split(params.rows), row, jnp.maximum(column, 0))
         goes = forward & ~wall & ~reached
         turn = (action == 1).astype(jnp.int32) - (action == 0).astype(jnp.int32)
         time = state.time + 1
@@ -126,20 +128,17 @@ class Maze:
         v, d, last = self.view, state.direction, self.view - 1
         top = state.row - _where(d, v // 2, 0, v // 2, last)
         left = state.column - _where(d, 0, v // 2, last, v // 2)
-        walls = _square(jnp.asarray(level.rows), top, left, v)
+        walls = _square(bitset.split(level.rows), top, left, v)
         goal_row = jnp.asarray(level.goal, jnp.int32) // self.size - top
         goal_column = level.goal - self.size * (goal_row + top) - left
         seen = (goal_row >= 0) & (goal_row < v) & (goal_column >= 0) & (goal_column < v)
         goal = jnp.where(seen, v * goal_row + goal_column, -1)
-        # which cell of the square is i from the left and j from the top of the view
-        i, j, k = (np.arange(n, dtype=np.int32) for n in (v, v, 3))
+        # the cell of the square that is at the left and the top of the view, and the steps to
+        # the next one to the right and down
         first = _where(d, last, v * v - 1, v * last, 0)
-        along = first + i * _where(d, v, -1, -v, 1)
-        cell = along[:, None, None] + (j * _where(d, -1, -v, 1, v))[None, :, None]
-        wall = ((walls >> cell.astype(jnp.uint32)) & np.uint32(1)) == 1
-        k = k[None, None, :]
-        image = jnp.where(cell == goal, _GOAL[k], jnp.where(wall, _WALL[k], _FREE[k]))
-        return Seen(image, d)
+        right, down = _where(d, v, -1, -v, 1), _where(d, -1, -v, 1, v)
+        image = _IMAGES[v](walls, goal, first, right, down)
+        return Seen(image.reshape(v, v, 3), d)
 
     def _check(self, level: Level) -> None:
         if np.shape(level.rows) != (self.size,):
@@ -147,6 +146,22 @@ class Maze:
                 f"the level's rows have shape {np.shape(level.rows)}, but the maze is {self.size} "
                 f"by {self.size}: build the environment with size={np.shape(level.rows)[-1]}"
             )
+
+
+def _image(v: int) -> Callable[..., Array]:
+    """From the square's walls and goal to the view of `v` by `v` cells, as a vector."""
+    i, j, k = (x.reshape(-1) for x in np.indices((v, v, 3), np.int32))
+    free, wall, goal_code = _FREE[k], _WALL[k], _GOAL[k]
+
+    def expand(walls: Array, goal: Array, first: Array, right: Array, down: Array) -> Array:
+        cell = first + i * right + j * down
+        is_wall = ((walls >> cell.astype(jnp.uint32)) & np.uint32(1)) == 1
+        return jnp.where(cell == goal, goal_code, jnp.where(is_wall, wall, free))
+
+    return own_loop(expand)
+
+
+_IMAGES = {v: _image(v) for v in (3, 5)}
 
 
 def _where(direction: Array, right: int, down: int, left: int, up: int) -> Array:
@@ -157,12 +172,12 @@ def _where(direction: Array, right: int, down: int, left: int, up: int) -> Array
     )
 
 
-def _square(rows: Array, top: Array, left: Array, v: int) -> Array:
+def _square(rows: bitset.Words, top: Array, left: Array, v: int) -> Array:
     """The walls in `v` by `v` cells from (top, left), row by row in one word; outside is wall.
 
     The rows are shifted up by `top` in steps of powers of two, as a barrel shifter does.
     """
-    size, pad = rows.shape[0], v - 1
+    size, pad = len(rows), v - 1
     full = np.uint32((1 << (size + 2 * pad)) - 1)
     sides = full & ~np.uint32(((1 << size) - 1) << pad)
     padded = [jnp.uint32(full)] * pad

@@ -33,10 +33,10 @@ def shortest_path(level: Level) -> Array:
     row, column = level.start // size, level.start % size
 
     def arrived(near: Array) -> Array:
-        return jnp.stack([bitset.has(near[d], row, column) for d in range(4)])[level.direction]
+        return jnp.stack([bitset.has(bitset.split(near[d]), row, column) for d in range(4)])[level.direction]
 
     def going(carry: tuple[Array, Array, Array]) -> Array:
-        near, length, grew = carry
+        near, _, grew = carry
         return grew & ~arrived(near)
 
     def grow(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -66,7 +66,7 @@ def is_solvable(level: Level) -> Array:
 
     near = _at_goal(level)[0]
     near, _ = jax.lax.while_loop(lambda c: c[1], grow, (near, jnp.bool_(True)))
-    return bitset.has(near, level.start // size, level.start % size)
+    return bitset.has(bitset.split(near), level.start // size, level.start % size)
 
 
 def plan(level: Level) -> Plan:
@@ -95,7 +95,8 @@ def _free_rows(level: Level) -> Array:
 def _at_goal(level: Level) -> Array:
     """The states in the goal's cell, uint32 `[4, S]`: a word for each direction and row."""
     size = level.rows.shape[-1]
-    return jnp.tile(bitset.single(size, level.goal // size, level.goal % size), (4, 1))
+    goal = jnp.stack(bitset.single(size, level.goal // size, level.goal % size))
+    return jnp.tile(goal, (4, 1))
 
 
 def _wider(near: Array, free: Array) -> Array:
