@@ -27,6 +27,7 @@ PLAN: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         "--hidden", "16", "--copy", "65536")),
     ("scaling", ("--rounds", "3"), (
         "--rounds", "1", "--steps", "2048", "--axis", "envs", "--num-envs", "4", "8")),
+    ("fused_rollout", (), ("--rounds", "1", "--num-envs", "64", "--num-steps", "8")),
     ("kernels", (), ("--rounds", "2", "--only", "permutation")),
 )  # fmt: skip
 

@@ -24,6 +24,7 @@ import fastrl
 from fastrl.kernels import categorical, sum_tree
 from fastrl.kernels._numba_ffi import numba_call
 from fastrl.kernels.permutation import permutation
+from fastrl.kernels.trigonometry import sin_cos
 
 Run = Callable[[], Any]  # one round's work, not waited for
 
@@ -75,8 +76,12 @@ def cases() -> list[Case]:
              functools.partial(draw, n, a, steps))
         for n, a, steps in ((64, 2, 30_000), (1024, 2, 2000), (1024, 18, 100), (64, 256, 100))
     ]  # fmt: skip
+    turns = [
+        Case(f"sine and cosine [{n}]", "jnp.sin, jnp.cos", steps, functools.partial(turn, n, steps))
+        for n, steps in ((1024, 4000), (8192, 500))
+    ]
     call = Case("numba call in a loop, 4 floats", "jax.pure_callback", 200, calls)
-    return [*per_env, *shuffles, *trees, *draws, call]
+    return [*per_env, *shuffles, *trees, *draws, *turns, call]
 
 
 def measure(case: Case, rounds: int) -> Row:
@@ -169,6 +174,20 @@ def draw(n: int, a: int, steps: int) -> tuple[Run, Run]:
         return functools.partial(run, jax.random.split(fastrl.key(4), steps))
 
     return loop(categorical.sample), loop(jax.random.categorical)
+
+
+def turn(n: int, steps: int) -> tuple[Run, Run]:
+    """Sines and cosines of n angles that depend on the last ones."""
+
+    def loop(both: Callable[[jax.Array], tuple[jax.Array, jax.Array]]) -> Run:
+        def step(x: jax.Array, _: None) -> tuple[jax.Array, None]:
+            sin, cos = both(x)
+            return 0.9 * x + sin + 0.3 * cos, None
+
+        run = jax.jit(lambda x: jax.lax.scan(step, x, None, steps)[0])
+        return functools.partial(run, jnp.linspace(-3.0, 3.0, n))
+
+    return loop(sin_cos), loop(lambda x: (jnp.sin(x), jnp.cos(x)))
 
 
 def add_one(x, out):

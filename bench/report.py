@@ -20,6 +20,7 @@ _PACKAGES = ("fastrl", "jax", "jaxlib", "flax", "optax", "brax", "numpy")
 @functools.cache
 def machine() -> dict[str, Any]:
     """Processor, cores that this process may use, accelerator, versions. No names of hosts."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the workers need the GPU
     import jax
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -27,6 +28,7 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": cores,
         "device": jax.devices()[0].device_kind,
+        "backend": jax.default_backend(),
         "devices": jax.device_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -33,7 +33,11 @@ BRAX_HPARAMS: dict[str, float] = {
     "learning_rate": 3e-4, "gamma": 0.99, "gae_lambda": 0.95, "clip": 0.2,
     "entropy_coefficient": 1e-3, "max_grad_norm": 0.5,
 }  # fmt: skip
-ONE_OR_ALL = (1, None)  # cores; of both runs the better one counts
+
+
+def cores() -> tuple[int | None, ...]:
+    """On CPU a peer runs on one core and on all, and the better run counts; a GPU is one."""
+    return (1, None) if machine()["backend"] == "cpu" else (None,)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,8 +74,8 @@ def cartpole(num_envs: int, chosen: Options) -> list[Row]:
     settings = CARTPOLE | {"num_envs": num_envs, "set": extra(chosen)}
     settings = _annealed(settings, chosen.steps or max(500_000, 8 * num_envs * 128))
     rivals = [
-        arena.Rival("purejaxrl", "peer_purejaxrl", ONE_OR_ALL),
-        arena.Rival("rejax", "peer_rejax", ONE_OR_ALL),
+        arena.Rival("purejaxrl", "peer_purejaxrl", cores()),
+        arena.Rival("rejax", "peer_rejax", cores()),
     ]
     case = f"PPO CartPole-v1, {num_envs} envs"
     return arena.meet("training", case, settings, "own_training", rivals, chosen)
@@ -80,12 +84,12 @@ def cartpole(num_envs: int, chosen: Options) -> list[Row]:
 def members(count: int, batching: str, devices: int | None, chosen: Options) -> list[Row]:
     """`count` seeds in one program; steps are those of all of them."""
     here = machine()
-    devices = devices or (here["cores"] if here["device"] == "cpu" else None)
+    devices = devices or (here["cores"] if here["backend"] == "cpu" else None)
     ours = {"members": count, "batching": batching, "devices": devices, "set": extra(chosen)}
     settings = _annealed(CARTPOLE | ours, chosen.steps or max(2**20 // count, 512))
     rivals = [
-        arena.Rival("purejaxrl", "peer_purejaxrl", ONE_OR_ALL),
-        arena.Rival("rejax", "peer_rejax", ONE_OR_ALL),
+        arena.Rival("purejaxrl", "peer_purejaxrl", cores()),
+        arena.Rival("rejax", "peer_rejax", cores()),
     ]
     case = f"PPO CartPole-v1, {count} seeds of 4 envs"
     return arena.meet("training", case, settings, "own_training", rivals, chosen)
@@ -96,8 +100,8 @@ def host(chosen: Options) -> list[Row]:
     settings = CARTPOLE | {"goes_on": True, "set": extra(chosen), "hparams": CARTPOLE_HPARAMS}
     settings["steps"] = whole(settings, chosen.steps or 8192)
     rivals = [
-        arena.Rival("sbx", "peer_sbx", ONE_OR_ALL),
-        arena.Rival("torch", "peer_torch_ppo", ONE_OR_ALL),
+        arena.Rival("sbx", "peer_sbx", cores()),
+        arena.Rival("torch", "peer_torch_ppo", cores()),
         *(
             arena.Rival(name, f"peer_{name}")
             for name in ("stoix", "pufferlib")

@@ -97,6 +97,12 @@ def _ambient() -> AbstractMesh | None:
     return None if ambient.empty or AXIS not in ambient.axis_names else ambient
 
 
+def is_sharded() -> bool:
+    """Whether a mesh of several devices is in force."""
+    ambient = _ambient()
+    return ambient is not None and ambient.size > 1
+
+
 def _unit(ambient: AbstractMesh) -> int:
     return ambient.size * (CPU_BLOCK if _on_cpu() else 1)
 

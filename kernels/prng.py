@@ -19,6 +19,7 @@ cryptography.  Statistical tests are in `tests/test_prng.py`; PractRand (pre-0.9
 1 GiB each of draws of one key, of successive seeds, of children, and of chains of splits.
 """
 
+import functools
 import os
 from typing import Any
 
@@ -89,8 +90,12 @@ def _random_bits(key: jax.Array, width: int, shape: tuple[int, ...]) -> jax.Arra
     return (bits >> np.uint32(32 - width)).astype(f"uint{width}")
 
 
+# Compiled for calls outside of a program, where each operation would be one of its own; within
+# one they leave no trace of it.
+_program = functools.partial(jax.jit, inline=True)
 HASH32 = jex_random.define_prng_impl(
-    key_shape=(2,), seed=_seed, split=_split, random_bits=_random_bits, fold_in=_fold_in,
+    key_shape=(2,), seed=_program(_seed), split=_program(_split, static_argnums=1),
+    random_bits=_program(_random_bits, static_argnums=(1, 2)), fold_in=_program(_fold_in),
     name="hash32", tag="h32",
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastrl.kernels.trigonometry import sin_cos
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
 
@@ -74,7 +75,8 @@ class Acrobot:
             jnp.clip(w, -p.max_velocity_2, p.max_velocity_2),
             state.time + 1,
         )
-        height = -jnp.cos(state.angle_1) - jnp.cos(state.angle_1 + state.angle_2)
+        (sin_1, cos_1), (sin_2, cos_2) = sin_cos(state.angle_1), sin_cos(state.angle_2)
+        height = -cos_1 - (cos_1 * cos_2 - sin_1 * sin_2)
         terminated = height > p.goal_height
         truncated = (state.time >= p.max_steps) & ~terminated
         reward = jnp.where(terminated, jnp.float32(0.0), jnp.float32(-1.0))
@@ -125,7 +127,8 @@ def _along(y: Vector, h: Any, slope: Vector) -> Vector:
 def _motion(y: Vector, torque: Any, p: Params) -> Vector:
     """The time derivatives of (angle 1, angle 2, velocity 1, velocity 2)."""
     a, b, v, w = y
-    cos, sin = jnp.cos(b), jnp.sin(b)
+    sin_a, cos_a = sin_cos(a)
+    sin, cos = sin_cos(b)
     coupling = p.mass_2 * p.length_1 * p.centre_2
     inertia_2 = p.mass_2 * p.centre_2**2 + p.inertia
     d_2 = inertia_2 + coupling * cos
@@ -134,8 +137,8 @@ def _motion(y: Vector, torque: Any, p: Params) -> Vector:
         + inertia_2
         + 2 * coupling * cos
     )
-    weight_2 = p.mass_2 * p.centre_2 * p.gravity * jnp.sin(a + b)
-    weight_1 = (p.mass_1 * p.centre_1 + p.mass_2 * p.length_1) * p.gravity * jnp.sin(a)
+    weight_2 = p.mass_2 * p.centre_2 * p.gravity * (sin_a * cos + cos_a * sin)
+    weight_1 = (p.mass_1 * p.centre_1 + p.mass_2 * p.length_1) * p.gravity * sin_a
     phi_1 = weight_1 + weight_2 - coupling * sin * w * (w + 2 * v)
     ratio = d_2 / d_1
     acceleration_2 = (torque + ratio * phi_1 - coupling * v**2 * sin - weight_2) / (
@@ -151,6 +154,5 @@ def _wrap(angle: Array) -> Array:
 
 
 def _observe(state: State) -> Array:
-    a, b = state.angle_1, state.angle_2
-    cosines = jnp.cos(a), jnp.sin(a), jnp.cos(b), jnp.sin(b)
-    return jnp.stack([*cosines, state.velocity_1, state.velocity_2])
+    (sin_1, cos_1), (sin_2, cos_2) = sin_cos(state.angle_1), sin_cos(state.angle_2)
+    return jnp.stack([cos_1, sin_1, cos_2, sin_2, state.velocity_1, state.velocity_2])

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastrl.kernels.trigonometry import sin_cos
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
 
@@ -60,7 +61,7 @@ class CartPole:
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
         p = params
         force = jnp.where(action == 1, p.force, -p.force)
-        cos, sin = jnp.cos(state.angle), jnp.sin(state.angle)
+        sin, cos = sin_cos(state.angle)
         per_mass = 1.0 / (p.mass_cart + p.mass_pole)
         pole_moment = p.mass_pole * p.half_length
         push = (force + pole_moment * state.angular_velocity**2 * sin) * per_mass

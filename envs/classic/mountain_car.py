@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastrl.kernels.trigonometry import sin_cos
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
 
@@ -109,7 +110,7 @@ def _reset(key: Key) -> tuple[State, Array]:
 
 def _drive(state: State, push: Array, p: Params) -> tuple[State, Array, Array]:
     """The successor state and whether the episode terminated or was truncated there."""
-    velocity = state.velocity + (push * p.force - p.gravity * jnp.cos(3 * state.position))
+    velocity = state.velocity + (push * p.force - p.gravity * sin_cos(3 * state.position)[1])
     velocity = jnp.clip(velocity, -p.max_speed, p.max_speed)
     position = jnp.clip(state.position + velocity, p.min_position, p.max_position)
     at_wall = (position <= p.min_position) & (velocity < 0)  # an inelastic collision

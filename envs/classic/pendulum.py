@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastrl.kernels.trigonometry import sin_cos
 from fastrl.spaces import Box
 from fastrl.types import Array, Key, Step
 
@@ -60,7 +61,7 @@ class Pendulum:
         torque = jnp.clip(jnp.reshape(action, ()), -self.max_torque, self.max_torque)
         angle = _normalise(state.angle)
         cost = angle**2 + 0.1 * state.velocity**2 + 0.001 * torque**2
-        acceleration = 1.5 * p.gravity / p.length * jnp.sin(angle) + (
+        acceleration = 1.5 * p.gravity / p.length * sin_cos(angle)[0] + (
             3.0 / (p.mass * p.length**2) * torque
         )
         velocity = state.velocity + p.time_step * acceleration
@@ -102,4 +103,5 @@ def _normalise(angle: Array) -> Array:
 
 
 def _observe(state: State) -> Array:
-    return jnp.stack([jnp.cos(state.angle), jnp.sin(state.angle), state.velocity])
+    sin, cos = sin_cos(state.angle)
+    return jnp.stack([cos, sin, state.velocity])

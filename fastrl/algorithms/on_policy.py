@@ -53,20 +53,34 @@ def collect(
         extras = action, distribution.log_prob(action)
         return distributions.to_environment(action_space, action), extras
 
-    def keep(t: Any, extras: tuple[Action, Array]) -> Sample:
-        # V(s') is needed where an episode was cut off, and nearly always there is none.
-        final_value = jax.lax.cond(
-            t.truncated.any(),
-            lambda x: network.value(params, see(x)) * t.truncated,
-            lambda x: jnp.zeros(t.truncated.shape),
-            t.next_observation,
-        )
-        return Sample(
-            pack(t.observation), *extras, t.reward, t.terminated, t.truncated, final_value
+    def final_value(truncated: Array, following: PyTree) -> Array:
+        """V(s') is needed where an episode was cut off, and nearly always there is none."""
+        return jax.lax.cond(
+            truncated.any(),
+            lambda x: network.value(params, see(x)) * truncated,
+            lambda x: jnp.zeros(truncated.shape),
+            following,
         )
 
+    each_step = _branches_are_cheap()
+
+    def keep(t: Any, extras: tuple[Action, Array]) -> Sample:
+        final = final_value(t.truncated, t.next_observation) if each_step else t.next_observation
+        return Sample(pack(t.observation), *extras, t.reward, t.terminated, t.truncated, final)
+
     state, samples, metrics = rollout(vec_env, policy, key, state, task, num_steps, keep)
+    if not each_step:
+        final = final_value(samples.truncated, samples.final_value)
+        samples = samples._replace(final_value=final)
     return state, sharding.collect(samples), metrics
+
+
+def _branches_are_cheap() -> bool:
+    """Whether a program may branch at every step: a GPU waits for the host at each branch.
+
+    So there true successors are kept, and one branch is taken after the rollout.
+    """
+    return jax.default_backend() == "cpu"
 
 
 def add_advantages(

@@ -22,6 +22,7 @@ from fastrl import distributions, door, normalize, objectives, optim, sharding, 
 from fastrl import metrics as fm
 from fastrl import reset as resets
 from fastrl.algorithms import on_policy
+from fastrl.algorithms.collectors import Collector
 from fastrl.algorithms.on_policy import Sample
 from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
@@ -59,6 +60,7 @@ class Config:
     normalize_advantage: bool = True  # per minibatch
     shuffle_block: int = 1  # environments side by side that stay together: cheaper to gather
     observation_storage: storage.Floats = "float32"  # of the rollout; bfloat16: half the memory
+    fused_rollout: bool = True  # on an NVIDIA GPU one kernel, where env and network allow it
     stop_on_kl: bool = False  # skip the rest of an iteration's updates past hparams.target_kl
 
     def __post_init__(self) -> None:
@@ -158,7 +160,11 @@ def _make(env: Env, config: Config, objective: Objective, reset: ResetFactory) -
     network = actor_critic(env.observation_space(task), action_space, config.network)
     vec_env = VecEnv(env, config.num_envs, starts)
     kept = storage.storage(env.observation_space(task), config.observation_storage)
-    parts = _Parts(config, network, objective, vec_env, action_space, kept)
+    collector = Collector(
+        vec_env, network, config.network, action_space, kept, config.num_steps, reset,
+        config.normalize_observation, config.fused_rollout,
+    )  # fmt: skip
+    parts = _Parts(config, network, objective, collector, kept)
     batch_size = config.num_envs * config.num_steps
 
     def init(key: Key, hparams: HParams, task: Any) -> State:
@@ -198,8 +204,7 @@ class _Parts(NamedTuple):
     config: Config
     network: ActorCritic
     objective: Objective
-    vec_env: VecEnv
-    action_space: Any
+    collector: Collector
     storage: storage.Storage
 
 
@@ -208,10 +213,9 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
     config, network, kept = parts.config, parts.network, parts.storage
     key, rollout_key, shuffle_key = jax.random.split(state.key, 3)
     see = functools.partial(_seen, config, state)
-    env_state, samples, metrics = on_policy.collect(
-        parts.vec_env, network, see, kept.pack, parts.action_space, rollout_key, state.params,
-        state.env, task, config.num_steps,
-    )  # fmt: skip
+    env_state, samples, metrics = parts.collector(
+        see, rollout_key, state.params, state.env, task, state.observations
+    )
     raw_observation, reward = samples.observation, samples.reward * hparams.reward_scale
     rewards, observations = state.rewards, state.observations
     if config.normalize_reward:

@@ -1,7 +1,8 @@
 """The Pallas kernel: a block of environments per program, `num_steps` steps in a loop."""
 
 import functools
-from typing import Any, NamedTuple
+import math
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +16,48 @@ from fastrl.kernels.fused_rollout.network import Layer, Network, Weights
 from fastrl.kernels.fused_rollout.program import Program
 from fastrl.kernels.scalarize_cells import KeyCell
 
+# How the products of hidden layers are taken: in float32 without tensor cores, on tensor cores as
+# three products of halves, with errors like float32's, or in one, with 10 bits of mantissa (as
+# XLA does on such GPUs unless `jax_default_matmul_precision` says otherwise).
+Products = Literal["float32", "tf32x3", "tf32"]
+PRODUCTS = {
+    "float32": jax.lax.DotAlgorithmPreset.F32_F32_F32,
+    "tf32x3": jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3,
+    "tf32": jax.lax.DotAlgorithmPreset.TF32_TF32_F32,
+}
+
 
 class Launch(NamedTuple):
-    """How the kernel is launched; changes no number but by rounding (`tf32`: by much more)."""
+    """How the kernel is launched; changes numbers by rounding only, coarsely with "tf32".
 
-    block: int = 64  # environments per program: a power of two of at least 16
-    num_warps: int = 16  # a 64-64 network then fits into the registers (docs)
+    What is None depends on the number of environments, or on JAX's precision of products.
+    """
+
+    block: int | None = None  # environments per program: a power of two of at least 16
+    num_warps: int | None = None
     num_stages: int = 1
-    tf32: bool = False  # products of hidden layers with 10 bits of mantissa
+    products: Products | None = None  # of hidden layers
     interpret: bool = False  # run as ordinary JAX, for tests on any device
+
+    def of(self, num_envs: int) -> "Launch":
+        """The launch for so many environments: what was fastest on an H100 (docs)."""
+        block, warps = next(sizes for most, *sizes in _SIZES if num_envs <= most)
+        if self.block is not None:
+            block, warps = self.block, max(1, self.block // 16)
+        return self._replace(
+            block=block,
+            num_warps=self.num_warps or warps,
+            products=self.products or _default_products(),
+        )
+
+
+_SIZES = ((8192, 16, 4), (32768, 64, 4), (math.inf, 128, 8))  # environments, block, warps
+
+
+def _default_products() -> Products:
+    """What XLA takes for a product of float32 on such a GPU: tf32, unless the user wants more."""
+    asked = str(jax.config.values["jax_default_matmul_precision"])
+    return "tf32" if asked in ("None", "default", "high", "tensorfloat32") else "float32"
 
 
 class Inputs(NamedTuple):
@@ -44,7 +78,9 @@ class Outputs(NamedTuple):
 
 def call(program: Program, kept: Kept, launch: Launch, num_steps: int, inputs: Inputs) -> Outputs:
     """Runs the kernel. `N` need not be a multiple of the block: the last one is filled up."""
-    num_envs, block = inputs.episode_return.shape[0], launch.block
+    num_envs = inputs.episode_return.shape[0]
+    launch = launch.of(num_envs)
+    block = _block(launch)
     full = -(-num_envs // block) * block
     padded = inputs._replace(
         **{name: _fill(getattr(inputs, name), full) for name in Inputs._fields[4:]}
@@ -85,8 +121,9 @@ def _kernel(
     carry_refs: Any,
     record_refs: Any,
 ) -> None:
-    block = launch.block
-    dot = functools.partial(triton.dot, allow_tf32=launch.tf32)
+    block = _block(launch)
+    precision = None if launch.interpret else PRODUCTS[launch.products or "float32"]
+    dot = functools.partial(triton.dot, precision=precision)
     network = Network(program.spec, inputs.weights, dot)
     task = program.task.cells(lambda i, row: inputs.task[i][row])
     statistics = program.statistics.cells(lambda i, row: inputs.statistics[i][row])
@@ -101,6 +138,11 @@ def _kernel(
 
     carry = jax.lax.fori_loop(0, num_steps, body, _first(program, inputs, block))
     _store(carry_refs, carry)
+
+
+def _block(launch: Launch) -> int:
+    assert launch.block is not None
+    return launch.block
 
 
 def _first(program: Program, inputs: Inputs, block: int) -> Carry:

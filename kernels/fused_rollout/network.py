@@ -13,9 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 Struct = jax.ShapeDtypeStruct
-_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+
+
+def _tanh(x: jax.Array) -> jax.Array:
+    """By one exponential, off by 1e-7: the GPU's own function takes several times as long."""
+    return 1.0 - 2.0 / (jnp.exp(2.0 * x) + 1.0)
+
+
+_PLAIN: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh, "relu": lambda x: jnp.maximum(x, 0.0),
 }  # fmt: skip
+_ACTIVATIONS = _PLAIN | {"tanh": _tanh}  # in the kernel
 SIZES = (16, 32, 64, 128)  # of hidden layers: Triton's products need 16, registers end after 128
 
 
@@ -161,7 +169,7 @@ def dense(spec: NetworkSpec, weights: Weights, x: jax.Array) -> tuple[jax.Array,
     def torso(layers: tuple[Layer, ...]) -> jax.Array:
         hidden = x
         for layer in layers:
-            hidden = _ACTIVATIONS[spec.activation](hidden @ layer.kernel + layer.bias[None])
+            hidden = _PLAIN[spec.activation](hidden @ layer.kernel + layer.bias[None])
         return hidden
 
     def head(hidden: jax.Array, layer: Layer) -> jax.Array:

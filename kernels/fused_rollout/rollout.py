@@ -58,7 +58,7 @@ def fused_rollout(
     network that does not fit, TypeError for a key that is not of `hash32`.
     """
     kept, launch = kept or Kept(), launch or Launch()
-    if launch.block < 16 or launch.block & (launch.block - 1):
+    if launch.block is not None and (launch.block < 16 or launch.block & (launch.block - 1)):
         raise ValueError(f"block={launch.block}: needs a power of two of at least 16")
 
     def rollout(

@@ -1,5 +1,6 @@
 """Whether an environment and a network can be fused, and why not; the choice that follows."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -53,14 +54,16 @@ def supports(
         return str(error)
     rollout = fused_rollout(env, spec, preprocess=preprocess, launch=launch)
     params = _params(env, spec, task)
-    state = _state(env, task, launch.block)
+    state = _state(env, task, launch.block or 64)
 
     def program(params: Any, key: Any, state: Any, task: Any, statistics: Any) -> Any:
         return rollout(params, key, state, task, 2, statistics)
 
     traced = jax.jit(program).trace(params, key_struct(), state, task, statistics)
     try:
-        traced.lower(lowering_platforms=("cuda",))
+        with warnings.catch_warnings():  # JAX 0.11 calls its Triton lowering deprecated
+            warnings.simplefilter("ignore", DeprecationWarning)
+            traced.lower(lowering_platforms=("cuda",))
     except Exception as error:  # Pallas raises what its rules raise, of any type
         return f"Pallas does not lower the kernel for CUDA: {_first_line(error)}"
     return None
