@@ -14,7 +14,8 @@ import pytest
 
 import fastrl
 from fastrl import ppo, registry, reset, spaces
-from fastrl.envs.adapters.gymnasium import Gymnasium, State, _linked, from_gymnasium
+from fastrl.envs.adapters.gymnasium import Gymnasium, State, from_gymnasium
+from fastrl.envs.adapters.gymnasium_link import linked
 from fastrl.kernels import prng
 from fastrl.transforms import FrameStack
 from fastrl.vec import VecEnv, rollout
@@ -149,7 +150,7 @@ def test_another_process_goes_on_exactly() -> None:
     state, seen = play(DRIFT, steps=13)
     actions = jax.tree.map(lambda x: x[-1], seen.action)
     here = step(prng.key(1), state.env, actions, ())
-    _linked(DRIFT).hosts._live.clear()  # as a new process finds it
+    linked(DRIFT).hosts._live.clear()  # as a new process finds it
     there = step(prng.key(1), state.env, actions, ())
     equal(here, there)
     assert (np.asarray(state.env.ticket)[:, 2] > 0).all()
@@ -188,6 +189,7 @@ def test_a_finished_episode_stays_finished() -> None:
     """Fails if a simulator is stepped past its end, which evaluation does with spare copies."""
     key, action = prng.key(0), (jnp.int32(0), jnp.zeros(2))
     state, _ = DRIFT.reset(key, ())
+    step: Any = None
     for _ in range(9):
         state, step = DRIFT.step(key, state, action, ())
     assert bool(step.terminated)
@@ -206,6 +208,44 @@ def test_simulators_are_used_again() -> None:
 
     play(FrameStack(Gymnasium(make, max_steps=20), 2), steps=100)
     assert len(made) < 8 * N
+
+
+class Clock(Drift):
+    """Draws its count, and counts how often it is stepped."""
+
+    steps = 0
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__()
+        self.metadata, self.render_mode = {"render_modes": ["rgb_array"]}, render_mode
+
+    def step(self, action: Any) -> Any:
+        Clock.steps += self.render_mode is not None
+        return super().step(action)
+
+    def render(self) -> Any:
+        assert self.render_mode == "rgb_array"
+        return np.full((2, 3, 3), 10 * self.count + abs(int(self.where[0])) % 10, np.uint8)
+
+
+def make_clock(**options: Any) -> gymnasium.Env:
+    return Clock(**options)
+
+
+def test_any_state_can_be_drawn() -> None:
+    """Fails if a picture is that of another state, or a film plays every frame from the start."""
+    env = from_gymnasium(make_clock, max_steps=20, drawn=True)
+    key, action = prng.key(0), (jnp.int32(2), jnp.array([1.0, 1.0]))
+    states, places = [env.reset(key, ())[0]], []
+    for _ in range(6):
+        state, step = env.step(key, states[-1], action, ())
+        states.append(state)
+        places.append(abs(int(step.observation["where"][0])) % 10)
+    frames = [int(env.render(s, ())[0, 0, 0]) for s in states]  # type: ignore[attr-defined]
+    assert frames[1:] == [10 * (t + 1) + place for t, place in enumerate(places)]
+    assert Clock.steps == 6
+    assert int(env.render(states[2], ())[0, 0, 0]) == frames[2]  # type: ignore[attr-defined]
+    assert not hasattr(CARTPOLE, "render")
 
 
 def test_threads_change_nothing() -> None:
@@ -332,7 +372,7 @@ def test_training_equals_run_and_a_resumed_one_bit_for_bit(tmp_path: Any) -> Non
     whole, _ = jax.jit(fastrl.run(algorithm, 640))(prng.key(1), algorithm.default_hparams, ())
     equal(train(640), whole)
     train(320, run_dir=tmp_path / "run", eval_episodes=3)
-    _linked(SHORT).hosts._live.clear()  # as a new process finds it
+    linked(SHORT).hosts._live.clear()  # as a new process finds it
     equal(train(640, run_dir=tmp_path / "run", resume=True), whole)
 
 

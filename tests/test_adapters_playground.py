@@ -3,6 +3,7 @@
 Playground's own tests are slow: they need the package and compile MJX.
 """
 
+import dataclasses
 import functools
 import re
 import subprocess
@@ -39,8 +40,8 @@ class Model:
     actuator_gear: Any
 
     def tree_replace(self, changes: dict[str, Any]) -> "Model":
-        opt = self.opt.replace(gravity=changes.pop("opt.gravity"))
-        return self.replace(opt=opt, **changes)
+        opt = dataclasses.replace(self.opt, gravity=changes.pop("opt.gravity"))
+        return dataclasses.replace(self, opt=opt, **changes)
 
 
 @struct.dataclass
@@ -93,8 +94,7 @@ class Ball:
         }
         metrics = record.metrics | {"reward/height": height}
         done = (height < 0.0).astype(float)
-        return record.replace(data={"height": height}, obs=self.see(height), reward=height,
-                              done=done, metrics=metrics, info=info)  # fmt: skip
+        return Record({"height": height}, self.see(height), height, done, metrics, info)
 
     def see(self, height: Any) -> Any:
         if not self.config.two_views:
@@ -204,6 +204,7 @@ def test_the_privileged_state_is_the_critics() -> None:
 def test_records_survive_being_packed() -> None:
     """Fails if a counter, flag or key is lost between steps, or becomes a float."""
     state, _ = BALL.reset(prng.key(0), BALL.default_params())
+    step: Any = None
     for _ in range(3):
         state, step = BALL.step(prng.key(1), state, jnp.zeros(2), BALL.default_params())
     record = BALL.unpack(state)

@@ -99,7 +99,9 @@ def test_render_gives_the_present_state() -> None:
 
 def test_vector_keeps_final_observations() -> None:
     """Fails if the last observation of an episode is lost to the next one's first."""
-    envs = to_gymnasium_vector(CARTPOLE, N, short())
+    task = short()._replace(max_steps=18)
+    envs = to_gymnasium_vector(CARTPOLE, N, task)
+    envs.action_space.seed(0)
     assert envs.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
     before, _ = envs.reset(seed=5)
     assert before.shape == (N, 4)
@@ -108,7 +110,7 @@ def test_vector_keeps_final_observations() -> None:
     for _ in range(60):
         state, action = envs._state.env, envs.action_space.sample()
         assert envs.action_space.contains(action)
-        _, expected = step(prng.key(0), state, action.astype(np.int32), short())
+        _, expected = step(prng.key(0), state, action.astype(np.int32), task)
         after, reward, ends, cuts, info = envs.step(action)
         done = ends | cuts
         np.testing.assert_array_equal(ends, expected.terminated)
@@ -151,18 +153,20 @@ def test_vector_seeds_and_records() -> None:
     envs = to_gymnasium_vector(MaskedChoice(), N)
     observation, _ = envs.reset(seed=0)
     assert observation["action_mask"].shape == (N, 6)
+    info: dict = {}
     for _ in range(4):
         *_, info = envs.step(envs.action_space.sample())
     assert info["final_obs"][0]["action_mask"].shape == (6,)
 
 
+NAME: Any = "CartPole-v1"
 NEEDED, INVALID = gymnasium.error.ResetNeeded, gymnasium.error.InvalidAction
 
 
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
-        (lambda: to_gymnasium("CartPole-v1"), TypeError, "pass fastrl.make('CartPole-v1')"),
+        (lambda: to_gymnasium(NAME), TypeError, "pass fastrl.make('CartPole-v1')"),
         (lambda: to_gymnasium(CARTPOLE, render_mode="human"), ValueError, "takes None or 'rgb_"),
         (lambda: to_gymnasium(MaskedChoice(), render_mode="rgb_array"), ValueError, "takes None"),
         (lambda: to_gymnasium_vector(CARTPOLE, 0), ValueError, "num_envs=0"),

@@ -127,7 +127,7 @@ class Hosts:
         given = [a.reshape(n, *a.shape[len(batch) :]) for a in given]
         observation = self._blank(n)
         reward, flags = np.zeros(n, np.float32), np.zeros(n, np.uint8)
-        digest = words.reshape(-1, NO_WORDS)[:, DIGEST].copy()
+        digests = words.reshape(-1, NO_WORDS)[:, DIGEST].copy()
 
         def one(row: int) -> None:
             seed, episode, time, before, over = flat[row]
@@ -141,7 +141,7 @@ class Hosts:
             action = [a[row] for a in given]
             seen, reward[row], terminated, truncated = self._one_step(host, action)
             self._write(observation, row, seen)
-            digest[row] = after = _digest(before, action)
+            digests[row] = after = digest(before, action)
             if terminated or truncated:  # both at once is the task's own end
                 flags[row] = TERMINATED if terminated else TRUNCATED
                 self._give_back(host)
@@ -151,7 +151,7 @@ class Hosts:
         self._each(one, range(n) if rows is None else rows)
         return Outcome(
             _shaped(observation, batch), reward.reshape(batch), flags.reshape(batch),
-            digest.reshape(batch),
+            digests.reshape(batch),
         )  # fmt: skip
 
     def _one_step(self, host: Any, action: list[np.ndarray]) -> tuple[Any, float, bool, bool]:
@@ -227,7 +227,8 @@ def _shaped(leaves: list[np.ndarray], batch: tuple[int, ...]) -> list[np.ndarray
     return [x.reshape(batch + x.shape[1:]) for x in leaves]
 
 
-def _digest(before: int, action: list[np.ndarray]) -> int:
+def digest(before: int, action: list[np.ndarray]) -> int:
+    """The digest of the actions so far, from that of those before and the leaves of the last."""
     for part in action:
         before = zlib.crc32(part.tobytes(), before)
     return before

@@ -49,7 +49,7 @@ def ours(space: gymnasium.Space, what: str) -> Link:
     )
 
 
-def _discrete(space: gymnasium.spaces.Discrete) -> Link:
+def _discrete(space: gymnasium.spaces.Discrete[Any]) -> Link:
     start = int(space.start)
     return Link(
         Discrete(int(space.n)),
@@ -131,7 +131,7 @@ def theirs(space: Space) -> gymnasium.Space:
         case Discrete(n):
             return gymnasium.spaces.Discrete(n)
         case MultiDiscrete(nvec):
-            return gymnasium.spaces.MultiDiscrete(nvec, dtype=np.int32)
+            return gymnasium.spaces.MultiDiscrete(list(nvec), dtype=np.int32)
         case Box():
             low, high = space.bounds()
             if space.dtype == np.bool_:

@@ -266,7 +266,7 @@ def _make(env: Playground) -> _Built:
 def _registry() -> Any:
     try:
         with quiet(), contextlib.redirect_stdout(io.StringIO()):
-            from mujoco_playground import registry
+            from mujoco_playground import registry  # type: ignore[import-not-found]
     except ImportError as error:
         raise ImportError(
             f"this needs MuJoCo Playground, which can't be imported ({error}): "
