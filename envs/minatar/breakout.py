@@ -83,7 +83,7 @@ class Breakout(Game):
         at_side, at_top, at_bottom = (x < 0) | (x >= SIZE), y < 0, y == SIZE - 1
         x, y = jnp.clip(x, 0, SIZE - 1), jnp.maximum(y, 0)
 
-        brick = jnp.where(at_top, jnp.uint32(0), _brick(x, y))
+        brick = _brick(x, y)
         meets = (s.bricks & brick) != 0
         breaks = meets & ~s.strike
         bricks = jnp.where(breaks, s.bricks & ~brick, s.bricks)
