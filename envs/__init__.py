@@ -6,6 +6,26 @@ if __name__ != "fastrl.envs":
         "(under two names every class in it would exist twice)"
     )
 
-from fastrl.envs import adapters, bsuite, classic, grid_world, maze, memory, probe, quadrotor
+from fastrl.envs import (
+    adapters,
+    bsuite,
+    classic,
+    grid_world,
+    maze,
+    memory,
+    minatar,
+    probe,
+    quadrotor,
+)
 
-__all__ = ["adapters", "bsuite", "classic", "grid_world", "maze", "memory", "probe", "quadrotor"]
+__all__ = [
+    "adapters",
+    "bsuite",
+    "classic",
+    "grid_world",
+    "maze",
+    "memory",
+    "minatar",
+    "probe",
+    "quadrotor",
+]
