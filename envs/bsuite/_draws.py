@@ -1,7 +1,12 @@
-"""Random numbers from 32-bit words, so that an environment draws all of a step at once.
+"""Random numbers from 32-bit words, and what keeps XLA from computing them again and again.
 
-`jax.random.bits(key, (n,))` costs one call for everything that a step needs; these functions
-make coins, small integers, uniform and normal numbers of its words.
+`words` draws all that a step needs in one call; the functions below make coins, small integers,
+uniform and normal numbers of them.
+
+XLA for CPU fuses cheap operations into the loop that reads them, and repeats them there for
+every element: a draw that an observation of 50 cells depends on is hashed 50 times.  What it
+takes for expensive, a reduction or a square root, it does not repeat; nor what is written into
+an array in place.  `words`, `once` and `put` are made of these.
 """
 
 import math
@@ -9,7 +14,13 @@ import math
 import jax
 import jax.numpy as jnp
 
-from fastrl.types import Array
+from fastrl.types import Array, Key
+
+
+def words(key: Key, n: int) -> Array:
+    """`n` random words, uint32 `[n]`. Consumes `key`."""
+    pairs = jax.random.bits(key, (n, 2))
+    return jax.lax.reduce(pairs, jnp.uint32(0), jax.lax.bitwise_xor, (1,))
 
 
 def num_words(num_bits: int) -> int:
@@ -40,3 +51,13 @@ def normal(word: Array) -> Array:
     # The 2**24 midpoints between -1 and 1, of which the outermost are the largest below 1.
     symmetric = ((word >> 8).astype(jnp.float32) - jnp.float32(2**23 - 0.5)) * jnp.float32(2**-23)
     return jnp.float32(math.sqrt(2)) * jax.lax.erf_inv(symmetric)
+
+
+def once(i: Array) -> Array:
+    """`i`, an integer of 0 .. 4095, as the same float32: exact, since its square is."""
+    return jnp.sqrt((i * i).astype(jnp.float32))
+
+
+def put(vector: Array, value: Array, at: int) -> Array:
+    """`vector` with the scalar `value` at the fixed place `at`."""
+    return jax.lax.dynamic_update_slice(vector, value.astype(vector.dtype)[None], (at,))

@@ -7,6 +7,7 @@ a width in the params: where it is 0, every episode has the task that the params
 """
 
 import dataclasses
+import functools
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -46,13 +47,15 @@ class LinearParams(NamedTuple):
 
 
 class State(NamedTuple):
-    means: Array  # float32 [arms]: what each pays on average
+    """Scalars, one an arm: choosing among those is faster than to index an array."""
+
+    means: tuple[Array, ...]  # float32, what each arm pays on average
     time: Array  # int32, pulls so far
 
 
 class LinearState(NamedTuple):
-    weights: Array  # float32 [arms, features]
-    context: Array  # float32 [features], of the next pull
+    weights: tuple[tuple[Array, ...], ...]  # float32, `arms` times `features`
+    context: tuple[Array, ...]  # float32, `features`, of the next pull
     time: Array  # int32, pulls so far
 
 
@@ -64,7 +67,7 @@ class BernoulliBandit:
     pulls.  The metric `regret` is what the best arm pays more on average.
     """
 
-    arms: int = 10
+    arms: int = 2
 
     version: ClassVar[int] = 1
 
@@ -76,8 +79,8 @@ class BernoulliBandit:
 
     def reset(self, key: Key, params: BernoulliParams) -> tuple[State, Array]:
         shares = _draws.uniform(jax.random.bits(key, (self.arms,)))
-        state = State(params.low + shares * (params.high - params.low), jnp.int32(0))
-        return state, _first(self.arms)
+        means = params.low + shares * (params.high - params.low)
+        return State(tuple(means), jnp.int32(0)), _first(self.arms)
 
     def step(
         self, key: Key, state: State, action: Array, params: BernoulliParams
@@ -88,10 +91,8 @@ class BernoulliBandit:
         self, state: State, action: Array, share: Array, params: BernoulliParams
     ) -> tuple[State, Step]:
         """A step whose chance event is given: it pays where `share`, in [0, 1), is below."""
-        chosen = _one_hot(action, self.arms)
-        mean = _entry(state.means, chosen)
-        reward = (share < mean).astype(jnp.float32)
-        return _pulled(state, chosen, reward, state.means.max() - mean, params.pulls)
+        mean = _choose(action, state.means)
+        return _pulled(state, action, mean, (share < mean).astype(jnp.float32), params.pulls)
 
     def observation_space(self, params: BernoulliParams) -> Box:
         return Box(0.0, 1.0, (self.arms + 2,))
@@ -112,7 +113,7 @@ class GaussianBandit:
     The metric `regret` is what the best arm pays more on average.
     """
 
-    arms: int = 10
+    arms: int = 2
 
     version: ClassVar[int] = 1
 
@@ -125,7 +126,8 @@ class GaussianBandit:
 
     def reset(self, key: Key, params: GaussianParams) -> tuple[State, Array]:
         drawn = _draws.normal(jax.random.bits(key, (self.arms,)))
-        return State(params.mean + params.spread * drawn, jnp.int32(0)), _first(self.arms)
+        means = params.mean + params.spread * drawn
+        return State(tuple(means), jnp.int32(0)), _first(self.arms)
 
     def step(
         self, key: Key, state: State, action: Array, params: GaussianParams
@@ -136,10 +138,9 @@ class GaussianBandit:
         self, state: State, action: Array, noise: Array, params: GaussianParams
     ) -> tuple[State, Step]:
         """A step whose chance event is given: a standard normal number."""
-        chosen = _one_hot(action, self.arms)
-        mean = _entry(state.means, chosen)
-        reward = mean + noise * _entry(jnp.asarray(params.noise), chosen)
-        return _pulled(state, chosen, reward, state.means.max() - mean, params.pulls)
+        mean = _choose(action, state.means)
+        reward = mean + noise * _choose(action, tuple(jnp.asarray(params.noise)))
+        return _pulled(state, action, mean, reward, params.pulls)
 
     def observation_space(self, params: GaussianParams) -> Box:
         ones, inf = [1.0] * (self.arms + 1), np.inf
@@ -176,10 +177,11 @@ class LinearContextualBandit:
         return LinearParams(_full(0.0, *shape), _full(1.0, *shape))
 
     def reset(self, key: Key, params: LinearParams) -> tuple[LinearState, Array]:
-        words = jax.random.bits(key, (self.arms + 1, self.features))
+        words = jax.random.bits(key, (1 + self.arms, self.features))
         weights = params.mean + params.spread * _draws.normal(words[1:])
-        state = LinearState(weights, _context(words[0]), jnp.int32(0))
-        return state, jnp.concatenate([state.context, _first(self.arms)])
+        context = _context(words[0])
+        state = LinearState(tuple(tuple(w) for w in weights), context, jnp.int32(0))
+        return state, _with_context(context, _first(self.arms))
 
     def step(
         self, key: Key, state: LinearState, action: Array, params: LinearParams
@@ -188,18 +190,23 @@ class LinearContextualBandit:
         return self.pull(state, action, _draws.normal(words[0]), _context(words[1:]), params)
 
     def pull(
-        self, state: LinearState, action: Array, noise: Array, context: Array, params: LinearParams
+        self,
+        state: LinearState,
+        action: Array,
+        noise: Array,
+        context: tuple[Array, ...],
+        params: LinearParams,
     ) -> tuple[LinearState, Step]:
         """A step whose chance events are given: a standard normal number, the next context."""
-        means = (state.weights * state.context[None, :]).sum(axis=1)
-        chosen = _one_hot(action, self.arms)
-        mean = _entry(means, chosen)
-        reward = mean + noise * params.noise
+        means = tuple(
+            sum((w * x for w, x in zip(weights, state.context, strict=True)), jnp.float32(0.0))
+            for weights in state.weights
+        )
+        mean = _choose(action, means)
         now = State(means, state.time)
-        after, step = _pulled(now, chosen, reward, means.max() - mean, params.pulls)
-        observation = jnp.concatenate([context, step.observation])
-        state = LinearState(state.weights, context, after.time)
-        return state, step._replace(observation=observation)
+        after, step = _pulled(now, action, mean, mean + noise * params.noise, params.pulls)
+        seen = _with_context(context, step.observation)
+        return LinearState(state.weights, context, after.time), step._replace(observation=seen)
 
     def observation_space(self, params: LinearParams) -> Box:
         low, ones = [-1.0] * self.features, [1.0] * self.features
@@ -218,17 +225,23 @@ def _full(number: float, *shape: int) -> np.ndarray:
     return np.full(shape, number, np.float32)
 
 
-def _context(words: Array) -> Array:
-    return 2 * _draws.uniform(words) - 1
+def _context(words: Array) -> tuple[Array, ...]:
+    return tuple(2 * _draws.uniform(words) - 1)
 
 
-def _one_hot(action: Array, arms: int) -> Array:
-    return jax.lax.iota(jnp.int32, arms) == action
+def _with_context(context: tuple[Array, ...], observation: Array) -> Array:
+    seen = jnp.pad(observation, (len(context), 0))
+    for i, x in enumerate(context):
+        seen = _draws.put(seen, x, i)
+    return seen
 
 
-def _entry(values: Array, chosen: Array) -> Array:
-    """The entry of `values` `[arms]` where `chosen` is true, without a gather."""
-    return jnp.where(chosen, values, 0.0).sum()
+def _choose(action: Array, values: tuple[Array, ...]) -> Array:
+    """The value of the arm `action`."""
+    chosen = values[0]
+    for i, value in enumerate(values[1:], start=1):
+        chosen = jnp.where(action == i, value, chosen)
+    return chosen
 
 
 def _first(arms: int) -> Array:
@@ -236,13 +249,16 @@ def _first(arms: int) -> Array:
 
 
 def _pulled(
-    state: State, chosen: Array, reward: Array, regret: Array, pulls: Any
+    state: State, action: Array, mean: Array, reward: Array, pulls: Any
 ) -> tuple[State, Step]:
-    time = state.time + 1
+    """The step of a pull of the arm `action`, which pays `mean` on average."""
+    arms, time, reward = len(state.means), state.time + 1, reward.astype(jnp.float32)
+    places = jax.lax.iota(jnp.float32, arms + 2)
+    observation = (places == _draws.once(action + 1)).astype(jnp.float32)
+    share = time.astype(jnp.float32) / pulls
+    observation = _draws.put(_draws.put(observation, reward, 0), share, arms + 1)
     over = time >= pulls
-    share = (time.astype(jnp.float32) / pulls).astype(jnp.float32)
-    reward = reward.astype(jnp.float32)
-    observation = jnp.concatenate([reward[None], chosen.astype(jnp.float32), share[None]])
+    regret = functools.reduce(jnp.maximum, state.means) - mean
     step = Step(observation, reward, over, jnp.zeros_like(over), {"regret": regret})
     return State(state.means, time), step
 

@@ -53,7 +53,7 @@ class Catch:
         return Params()
 
     def reset(self, key: Key, params: Params) -> tuple[State, Array]:
-        column = _draws.below(jax.random.bits(key), self.columns)
+        column = _draws.below(_draws.words(key, 1)[0], self.columns)
         state = State(column, jnp.int32(0), jnp.int32(self.columns // 2))
         return state, self._observe(state)
 
@@ -86,10 +86,9 @@ class Catch:
         return canvas.image()
 
     def _observe(self, state: State) -> Array:
-        cells = jax.lax.broadcasted_iota(jnp.int32, (self.rows, self.columns), 0)
-        cells = cells * self.columns + jax.lax.broadcasted_iota(
-            jnp.int32, (self.rows, self.columns), 1
-        )
+        cells = jax.lax.iota(jnp.float32, self.rows * self.columns)
+        paddle = _draws.once((self.rows - 1) * self.columns + state.paddle)
+        seen = (cells == paddle).astype(jnp.float32)
         ball = state.ball_row * self.columns + state.ball_column
-        paddle = (self.rows - 1) * self.columns + state.paddle
-        return ((cells == ball) | (cells == paddle)).astype(jnp.float32)
+        seen = jax.lax.dynamic_update_slice(seen, jnp.ones(1), (ball,))
+        return seen.reshape(self.rows, self.columns)

@@ -107,14 +107,11 @@ class DeepSea:
             canvas.disc((column + 0.5, self.size - row - 0.5), 0.32, drawing.BLUE)
         return canvas.image()
 
-    def _cells(self) -> tuple[Array, Array]:
-        shape = (self.size, self.size)
-        rows, columns = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
-        return rows, columns
-
     def _observe(self, state: State) -> Array:
-        rows, columns = self._cells()
-        return ((rows == state.row) & (columns == state.column)).astype(jnp.float32)
+        shown = (state.row < self.size).astype(jnp.float32)
+        cell = state.row * self.size + state.column  # beyond the last one it writes a 0 there
+        sea = jax.lax.dynamic_update_slice(jnp.zeros(self.size**2), shown[None], (cell,))
+        return sea.reshape(self.size, self.size)
 
     def _look_up(self, mapping: Array, state: State) -> Array:
         return jnp.asarray(mapping)[state.row, state.column] != 0
@@ -133,7 +130,7 @@ class DeepSeaStochastic(DeepSea):
         return StochasticParams(mapping(MAPPING_SEED, self.size), slip=1 / self.size)
 
     def step(self, key: Key, state: State, action: Array, params: Any) -> tuple[State, Step]:
-        slip, noise = jax.random.bits(key, (2,))
+        slip, noise = _draws.words(key, 2)
         slips = _draws.uniform(slip) < params.slip
         return self.move(state, action, slips, _draws.normal(noise) * params.noise, params)
 

@@ -6,6 +6,7 @@ Rules and observation of bsuite's `discounting_chain` (Osband et al. 2020).
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -47,11 +48,11 @@ class DiscountingChain:
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
         chain = jnp.where(state.time == 0, action, state.chain)
         state = State(chain, state.time + 1)
-        pays = jnp.bool_(False)
+        due = jnp.int32(0)
         for i, delay in enumerate(params.delays):
-            pays = pays | ((chain == i) & (state.time == delay))
+            due = jnp.where(chain == i, delay, due)
         amount = jnp.where(chain == params.bonus_chain, 1.0 + params.bonus, 1.0)
-        reward = jnp.where(pays, amount, 0.0).astype(jnp.float32)
+        reward = jnp.where(state.time == due, amount, 0.0).astype(jnp.float32)
         over = state.time >= params.length
         return state, Step(_observe(state, params), reward, over, jnp.zeros_like(over))
 
@@ -81,5 +82,6 @@ class DiscountingChain:
 
 
 def _observe(state: State, params: Params) -> Array:
-    chain, time = state.chain.astype(jnp.float32), state.time.astype(jnp.float32)
-    return jnp.stack([chain, time / params.length]).astype(jnp.float32)
+    share = state.time.astype(jnp.float32) / params.length
+    # A choice, which is faster here than to stack the two.
+    return jnp.where(jax.lax.iota(jnp.int32, 2) == 0, state.chain.astype(jnp.float32), share)

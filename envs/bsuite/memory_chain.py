@@ -50,7 +50,7 @@ class MemoryChain:
         return Params()
 
     def reset(self, key: Key, params: Params) -> tuple[State, Array]:
-        words = jax.random.bits(key, (1 + _draws.num_words(self.num_bits),))
+        words = _draws.words(key, 1 + _draws.num_words(self.num_bits))
         query = _draws.below(words[0], self.num_bits)
         state = State(_draws.coins(words[1:], self.num_bits), query, jnp.int32(0))
         return state, self._observe(state, params)
@@ -94,5 +94,4 @@ class MemoryChain:
         query = jnp.where(last, state.query, 0).astype(jnp.float32)
         sign = jnp.where(state.context, jnp.float32(1.0), jnp.float32(-1.0))
         bits = jnp.where(first, sign, jnp.float32(0.0))
-        head = jnp.stack([left.astype(jnp.float32), query])
-        return jnp.concatenate([head, bits])
+        return _draws.put(_draws.put(jnp.pad(bits, (2, 0)), left, 0), query, 1)

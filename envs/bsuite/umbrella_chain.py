@@ -7,7 +7,6 @@ chance at all other steps and distractors in the observation hide what matters.
 import dataclasses
 from typing import ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -94,11 +93,12 @@ class UmbrellaChain:
     def _coins(self, key: Key, more: int) -> Array:
         """`more` coins and those of the distractors, bool, all from one draw."""
         count = more + self.distractors
-        return _draws.coins(jax.random.bits(key, (_draws.num_words(count),)), count)
+        return _draws.coins(_draws.words(key, _draws.num_words(count)), count)
 
 
 def _observe(state: State, distractors: Array, params: Params) -> Array:
     left = (params.chain_length - state.time).astype(jnp.float32) / params.chain_length
-    head = [state.needed.astype(jnp.float32), state.carried.astype(jnp.float32)]
-    head = jnp.stack([*head, left.astype(jnp.float32)])
-    return jnp.concatenate([head, distractors.astype(jnp.float32)])
+    seen = jnp.pad(distractors.astype(jnp.float32), (3, 0))
+    for i, x in enumerate((state.needed, state.carried, left)):
+        seen = _draws.put(seen, x, i)
+    return seen
