@@ -11,6 +11,7 @@ design parameter `a`, inductance L, inertia J and control step T,
 Voltages induced by the rotation are added, integrators stop while their output is clipped.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from fastrl.envs.motors import machines
 from fastrl.envs.motors.drive import Drive
 from fastrl.envs.motors.machines import Numbers
 from fastrl.envs.motors.tasks import Params, share_of_limit
-from fastrl.types import Array, Key, Step
+from fastrl.types import Algorithm, Array, Key, Step
 
 MARGIN = 0.8  # of the limit that references of currents keep below
 
@@ -77,6 +78,29 @@ def cascade(drive: Drive, a: float = 4.0) -> Controller:
         return action, carry._replace(currents=integrals, rest=rest)
 
     return Controller(init, act)
+
+
+def policy(drive: Drive, params: Params | None = None, a: float = 4.0) -> Algorithm:
+    """The cascade as an Algorithm that never learns, for `fastrl.evaluate(policy(drive), ())`.
+
+    It is tuned to `params`, by default those of the drive's standard task.
+    """
+    controller = cascade(drive, a)
+    task = drive.default_params() if params is None else params
+
+    def act(state: Any, carry: Carry, observation: Array, key: Key | None) -> tuple[Any, Carry]:
+        batched = functools.partial(controller.act, params=task)
+        for _ in range(observation.ndim - 1):
+            batched = jax.vmap(batched)
+        return batched(carry, observation)
+
+    def initial_carry(shape: tuple[int, ...]) -> Carry:
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, shape), controller.init())
+
+    return Algorithm(
+        lambda key, hparams, task: (), lambda state, hparams, task: (state, {}), act, 1, (),
+        env=drive, initial_carry=initial_carry,
+    )  # fmt: skip
 
 
 def play(
