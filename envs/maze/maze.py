@@ -201,10 +201,11 @@ def _square(rows: bitset.Words, top: Array, left: Array, v: int) -> Array:
 def _random(size: int) -> Level:
     """The first solvable level of those drawn with keys 0, 1, ..."""
     draw = jax.jit(generate.sample_level, static_argnums=(1, 2))
+    solvable = jax.jit(is_solvable)
     num_walls = 25 * size * size // 169
     with jax.ensure_compile_time_eval():
         for seed in range(1000):
             level = draw(jax.random.key(seed, impl="threefry2x32"), size, num_walls)
-            if is_solvable(level):
+            if solvable(level):
                 return jax.device_get(level)
     raise AssertionError(f"no solvable level of size {size}")

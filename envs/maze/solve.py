@@ -33,7 +33,9 @@ def shortest_path(level: Level) -> Array:
     row, column = level.start // size, level.start % size
 
     def arrived(near: Array) -> Array:
-        return jnp.stack([bitset.has(bitset.split(near[d]), row, column) for d in range(4)])[level.direction]
+        return jnp.stack([bitset.has(bitset.split(near[d]), row, column) for d in range(4)])[
+            level.direction
+        ]
 
     def going(carry: tuple[Array, Array, Array]) -> Array:
         near, _, grew = carry
