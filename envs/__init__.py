@@ -14,6 +14,7 @@ from fastrl.envs import (
     maze,
     memory,
     minatar,
+    motors,
     probe,
     quadrotor,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "maze",
     "memory",
     "minatar",
+    "motors",
     "probe",
     "quadrotor",
 ]

@@ -4,6 +4,7 @@ Needs `pip install gym-electric-motor==3.0.3`. `tests/golden/make_motors.py` rec
 returns; `tests/test_motors_parity.py` compares it with ours.
 """
 
+import importlib
 import warnings
 from typing import Any, NamedTuple
 
@@ -62,9 +63,8 @@ class Played(NamedTuple):
 
 def make(case: Case) -> Any:
     """The original's environment for `case`."""
-    import gym_electric_motor as gem
-    from gym_electric_motor import physical_system_wrappers as wrappers
-    from gym_electric_motor import physical_systems as ps
+    gem: Any = importlib.import_module("gym_electric_motor")
+    wrappers, ps = gem.physical_system_wrappers, gem.physical_systems
 
     options, params = case.options, case.params
     actions, _, motor = case.name.split("-")
@@ -187,7 +187,7 @@ FACTS = ("names", "start", "limits", "numbers", "load", "signals")
 
 def facts(name: str) -> dict[str, np.ndarray]:
     """The defaults of the task `name`: see FACTS."""
-    import gym_electric_motor as gem
+    gem: Any = importlib.import_module("gym_electric_motor")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -248,8 +248,7 @@ class Table:
 
 def refer(kind: str, steps: int, seed: int) -> Referenced:
     """References of `kind` to the current of a permanently excited motor."""
-    from gym_electric_motor import reference_generators as rg
-
+    rg = importlib.import_module("gym_electric_motor").reference_generators
     words = (np.random.default_rng(seed).integers(1, 1024, (steps, 7)) / 1024.0).astype(float)
     names = {"wiener": "WienerProcess"}
     build = getattr(rg, f"{names.get(kind, kind.capitalize())}ReferenceGenerator")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastrl
-from fastrl import config
+from fastrl import config, registry
 from fastrl.envs.motors import NAMES, Drive, controllers, machines
 from fastrl.kernels import prng
 
@@ -34,7 +34,7 @@ class Aim:
 
     def drive(self) -> tuple[Drive, Any]:
         actions, control, motor = self.name.split("-")
-        kind = {"reference": "sinusoidal"} | self.options
+        kind: dict[str, Any] = {"reference": "sinusoidal"} | self.options
         drive = Drive(motor=motor, control=control, actions=actions, **kind)
         params = drive.default_params()
         changes = {"length_low": 2e5, "length_high": 2e5}  # no jumps between sub-episodes
@@ -144,7 +144,7 @@ def test_exact_interlocking_lies_between_none_and_the_originals(
         before = tuple(map(jnp.int32, switches)) if kind != "none" else ()
         state = state._replace(plant=plant, switches=before)
         after, _ = jax.jit(drive.step)(KEY, state, jnp.int32(action), own)
-        return float(after.plant.currents[0]) / params.limits.current
+        return float(after.plant.currents[0]) / float(params.limits.current)
 
     none, original = current("none", 0.0), current("original", 0.3)
     assert abs(none - original) > 5e-3
@@ -311,7 +311,7 @@ def test_names_cover_all_motors_actions_and_controls() -> None:
     assert parts[0] == {"Cont", "Finite"}
     assert parts[1] == {"CC", "TC", "SC"}
     assert parts[2] == set(machines.MACHINES)
-    assert {f"motor/{n}" for n in NAMES} <= set(fastrl.registry.names())
+    assert {f"motor/{n}" for n in NAMES} <= set(registry.names())
 
 
 @pytest.mark.slow
@@ -321,7 +321,7 @@ def test_ppo_beats_pi_from_the_committed_config() -> None:
     algorithm, hparams, task = config.build(run)
     hparams = hparams._replace(anneal_steps=300_000.0)
     train = jax.jit(fastrl.members(algorithm, 300_000))
-    states, _ = train(jax.vmap(fastrl.key)(jnp.arange(3)), hparams, task)
+    states, _ = train(jax.random.split(fastrl.key(0), 3), hparams, task)
     drive = algorithm.env
     baseline = fastrl.evaluate(controllers.policy(drive, a=2.0), (), episodes=32)
     assert -115 < baseline.mean_return < -80

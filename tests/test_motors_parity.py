@@ -19,7 +19,8 @@ from motors_oracle import CASES, Case, Played
 
 from fastrl.config.build import change_params
 from fastrl.envs.motors import Drive, references
-from fastrl.envs.motors.drive import Plant, State
+from fastrl.envs.motors.drive import State
+from fastrl.envs.motors.plant import Plant
 from fastrl.kernels import prng
 
 GOLDEN = Path(__file__).parent / "golden" / "motors.npz"

@@ -14,21 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastrl.envs.motors import converters, loads, machines, solvers, tasks
+from fastrl.envs.motors import converters, machines, tasks
 from fastrl.envs.motors.checks import check_action, check_fields, check_params
 from fastrl.envs.motors.machines import Numbers
+from fastrl.envs.motors.plant import Plant, commands, control_step
 from fastrl.envs.motors.references import GENERATORS
 from fastrl.envs.motors.tasks import Params
 from fastrl.spaces import Box, Discrete, MultiDiscrete, Space
 from fastrl.types import Array, Key, Step
-
-
-class Plant(NamedTuple):
-    """What the differential equations move."""
-
-    omega: Array  # rad/s
-    currents: tuple[Array, ...]  # amperes
-    angle: Any  # of the rotor, electrical, within [-pi, pi); () in DC motors
 
 
 class State(NamedTuple):
@@ -143,9 +136,11 @@ class Drive:
 
     def step(self, key: Key, state: State, action: Any, params: Params) -> tuple[State, Step]:
         check_action(self, action)
-        commands = self._commands(action, state.plant, params)
-        active, *waiting = (*state.waiting, commands)
-        plant, voltages, angle, switches = self._control_step(state, active, params)
+        now = commands(self, action, state.plant, params)
+        active, *waiting = (*state.waiting, now)
+        plant, voltages, angle, switches = control_step(
+            self, state.plant, state.switches, active, params
+        )
         values = self._values(plant, voltages, angle, params)
         reference = state.reference
         violated = self._violated(values)
@@ -170,103 +165,6 @@ class Drive:
         from fastrl.envs.motors import pictures
 
         return pictures.picture(self, state, params)
-
-    def _commands(self, action: Any, plant: Plant, params: Params) -> Numbers:
-        """`action` as a number for each circuit or phase."""
-        if self.actions == "Cont":
-            duties = tuple(action[i] for i in range(self.action_space(params).shape[0]))
-            if self.control_space == "abc":
-                return duties
-            ahead = (0.5 + self.dead_time) * params.tau * params.motor.p * plant.omega
-            return machines.to_phases(duties, machines.direction(plant.angle + ahead))
-        if self.machine.synchronous:
-            return tuple((action >> bit) & 1 for bit in (2, 1, 0))
-        return (action,) if len(self.machine.phases) == 1 else (action[0], action[1])
-
-    def _control_step(
-        self, state: State, commands: Numbers, params: Params
-    ) -> tuple[Plant, Numbers, Any, tuple[Array, ...]]:
-        """The plant after `tau`, the last voltages, the angle they were put on at, the switches."""
-        circuit, plant = converters.CONVERTERS[self.converter], state.plant
-        rotor, drawn = self._flowing(plant)
-        if self.actions == "Cont":
-            dead = params.interlocking_time / params.tau
-            shares = [circuit.average(*x, dead) for x in zip(commands, drawn, strict=True)]
-            voltages = tuple(params.supply * share for share in shares)
-            plant = self._integrate(plant, voltages, rotor, params.tau, params)
-            return plant, voltages, state.plant.angle, ()
-        states = [circuit.states(command) for command in commands]
-        if self.interlocking == "none":
-            voltages = self._switched(states, drawn, params)
-            plant = self._integrate(plant, voltages, rotor, params.tau, params)
-            return plant, voltages, state.plant.angle, ()
-        return self._interlocked(state, states, params)
-
-    def _interlocked(
-        self, state: State, states: list[Any], params: Params
-    ) -> tuple[Plant, Numbers, Any, tuple[Array, ...]]:
-        """A control step in two parts: until half bridges that change may be on again, and after.
-
-        The original means to put them on then, but its comparison of times never does before the
-        next control step.
-        """
-        plant, (rotor, drawn) = state.plant, self._flowing(state.plant)
-        wanted = tuple(s for bridge in states for s in bridge)
-        changing = converters.switching(wanted, state.switches)
-        any_change = jnp.any(jnp.stack(changing))
-        first = tuple(
-            jnp.where(change, converters.OFF, s) for change, s in zip(changing, wanted, strict=True)
-        )
-        voltages = self._switched(self._by_circuit(first), drawn, params)
-        time = params.interlocking_time
-        middle = self._integrate(plant, voltages, rotor, time, params)
-
-        second = first if self.interlocking == "original" else wanted
-        rotor2, drawn = self._flowing(middle)
-        voltages2 = self._switched(self._by_circuit(second), drawn, params)
-        keep = lambda new, old: jnp.where(any_change, new, old)  # noqa: E731
-        voltages, rotor, angle = jax.tree.map(
-            keep, (voltages2, rotor2, middle.angle), (voltages, rotor, plant.angle)
-        )
-        plant = self._integrate(middle, voltages, rotor, params.tau - time, params)
-        return plant, voltages, angle, second
-
-    def _by_circuit(self, states: tuple[Array, ...]) -> list[Any]:
-        bridges = len(converters.CONVERTERS[self.converter].sides)
-        return [states[i : i + bridges] for i in range(0, len(states), bridges)]
-
-    def _flowing(self, plant: Plant) -> tuple[Any, Numbers]:
-        """The rotor's direction and the currents out of each circuit's converter."""
-        drawn = self.machine.drawn(plant.currents)
-        if not self.machine.synchronous:
-            return (), drawn
-        rotor = machines.direction(plant.angle)
-        return rotor, machines.to_phases(drawn, rotor)
-
-    def _switched(self, states: list[Any], drawn: Numbers, params: Params) -> Numbers:
-        """The voltages of half bridges in `states`."""
-        circuit = converters.CONVERTERS[self.converter]
-        return tuple(
-            params.supply * converters.output(circuit, converters.levels(circuit, bridge, current))
-            for bridge, current in zip(states, drawn, strict=True)
-        )
-
-    def _integrate(
-        self, plant: Plant, voltages: Numbers, rotor: Any, time: Any, params: Params
-    ) -> Plant:
-        """`plant` after `time` under constant voltages."""
-        machine, m = self.machine, params.motor
-        applied = machines.to_rotor(voltages, rotor) if machine.synchronous else voltages
-
-        def slopes(now: Plant) -> Plant:
-            omega = jnp.zeros_like(now.omega)
-            if self.load == "polynomial":
-                torque = machine.torque(m, now.currents)
-                omega = loads.acceleration(params.load, m.j_rotor, now.omega, torque)
-            currents = machine.slopes(m, now.currents, now.omega, applied)
-            return Plant(omega, currents, m.p * now.omega if machine.synchronous else ())
-
-        return solvers.integrate(self.solver, slopes, plant, time, self.substeps)
 
     def _values(
         self, plant: Plant, voltages: Numbers, angle: Any, params: Params

@@ -1,23 +1,18 @@
 """The picture of a drive: dials of its quantities, bars of references and what follows them."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastrl.envs import drawing
 from fastrl.envs.motors import tasks
 
-if TYPE_CHECKING:
-    from fastrl.envs.motors.drive import Drive, State
-
 WIDTH, HEIGHT = 4.8, 3.0  # world units, of 100 pixels
 SWEEP = 0.75 * math.pi  # from the top to either end of a dial
 
 
-def picture(drive: Drive, state: State, params: tasks.Params) -> np.ndarray:
+def picture(drive: Any, state: Any, params: Any) -> np.ndarray:
     """Dials of speed, torque and the greatest current, and a bar for each reference."""
     canvas = drawing.Canvas(480, 300, left=0.0, right=WIDTH, bottom=0.0)
     shares = _shares(drive, state, params)
@@ -32,7 +27,7 @@ def picture(drive: Drive, state: State, params: tasks.Params) -> np.ndarray:
     return canvas.image()
 
 
-def _shares(drive: Drive, state: State, params: tasks.Params) -> dict[str, float]:
+def _shares(drive: Any, state: Any, params: Any) -> dict[str, float]:
     plant, limits = state.plant, params.limits
     currents = tuple(float(i) for i in plant.currents)
     shares = {

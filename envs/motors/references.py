@@ -90,9 +90,8 @@ def _constant_advance(words: Words, record: Constant, signal: Signal, tau: Any) 
 
 
 def _walk_start(words: Words, signal: Signal, tau: Any) -> Walk:
-    *words, initial = words
-    value = _between(initial, signal.low, signal.high)
-    return _walk_advance(tuple(words), Walk(value, jnp.int32(0), value), signal, tau)
+    value = _between(words[3], signal.low, signal.high)
+    return _walk_advance(words[:3], Walk(value, jnp.int32(0), value), signal, tau)
 
 
 def _walk_advance(words: Words, record: Walk, signal: Signal, tau: Any) -> Walk:
