@@ -6,6 +6,7 @@ Resets and nothing else.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -59,12 +60,11 @@ def pool(env: Env, size: int = 1024, renewal: float = 0.0) -> Reset:
         if not block:
             return _draw_from(key, memory, params, done)
         draw_key, renew_key = jax.random.split(key)
-        drawn = _draw_from(draw_key, memory.starts, params, done)
-        starts = jax.lax.cond(
-            memory.wait == 0,
-            lambda: _write(_several(env, renew_key, params, block), memory.starts, memory.at),
-            lambda: memory.starts,
-        )
+        starts = _renewed(
+            memory.wait == 0, lambda: _several(env, renew_key, params, block),
+            memory.starts, memory.at, block,
+        )  # fmt: skip
+        drawn = _draw_from(draw_key, starts, params, done)
         at = jnp.where(memory.wait == 0, _following(memory.at, block, size), memory.at)
         wait = jnp.where(memory.wait == 0, period - 1, memory.wait - 1)
         return drawn._replace(memory=_Pool(starts, at, wait))
@@ -102,16 +102,12 @@ def cached(env: Env, every: int = 16) -> Reset:
     def draw(key: Key, memory: _Cache, params: Any, done: Array) -> Pool:
         size = done.shape[0]
         block = -(-size // every)
-        used = memory.used | done
-        needed = jax.lax.dynamic_slice_in_dim(used, memory.at, block).any()
-        starts = jax.lax.cond(
-            needed,
-            lambda: _write(_several(env, key, params, block), memory.starts, memory.at),
-            lambda: memory.starts,
+        needed = jax.lax.dynamic_slice_in_dim(memory.used, memory.at, block).any()
+        starts = _renewed(
+            needed, lambda: _several(env, key, params, block), memory.starts, memory.at, block
         )
-        used = _write(jnp.zeros(block, bool), used, memory.at)
-        following = _Cache(starts, used, _following(memory.at, block, size))
-        return Pool(following, (), *memory.starts)
+        used = _write(jnp.zeros(block, bool), memory.used, memory.at) | done
+        return Pool(_Cache(starts, used, _following(memory.at, block, size)), (), *starts)
 
     return Reset(init, draw)
 
@@ -192,6 +188,17 @@ def _rate(renewal: float, size: int) -> tuple[int, int]:
 def _several(env: Env, key: Key, params: Any, n: int) -> tuple[PyTree, PyTree]:
     """`n` starts: states and observations."""
     return jax.vmap(env.reset, (0, None))(jax.random.split(key, n), params)
+
+
+def _renewed(due: Array, rows: Callable[[], PyTree], tree: PyTree, at: Array, size: int) -> PyTree:
+    """`tree` with `rows()`, `size` of them, from row `at` on where that is `due`.
+
+    The condition is about these rows: one about the whole tree would copy it at every step, and
+    so does reading the old tree after the new one is made.
+    """
+    take = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=at, slice_size=size, axis=0)
+    kept = jax.tree.map(take, tree)
+    return _write(jax.lax.cond(due, rows, lambda: kept), tree, at)
 
 
 def _write(rows: PyTree, tree: PyTree, at: Array) -> PyTree:

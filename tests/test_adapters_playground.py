@@ -268,7 +268,7 @@ def test_steps_equal_playgrounds_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails if a number of the real CartpoleBalance differs from Playground's own step."""
     for name in ("mujoco_playground", "mujoco_playground.registry"):
         monkeypatch.delitem(sys.modules, name)
-    registry = pytest.importorskip("mujoco_playground.registry")
+    registry = pytest.importorskip("mujoco_playground").registry
     raw = registry.load("CartpoleBalance", config_overrides={"impl": "jax"})
     env, key = from_playground("CartpoleBalance"), prng.key(3)
     params, action = env.default_params(), jnp.full(1, 0.3)
