@@ -73,11 +73,11 @@ def golden(name: str) -> dict[str, np.ndarray]:
 
 def state_of(env: Any, recorded: dict[str, np.ndarray], when: str) -> State:
     """Our states, `[N, ...]`, from the recorded ones."""
-    ints = {
+    ints: dict[str, Any] = {
         k: jnp.asarray(recorded[f"{when}_{k}"].astype(np.int32))
         for k in ("agent", "direction", "time", "object_cell", "object_code", "mission")
     }
-    grids = {k: jax.vmap(lines.from_grid)(recorded[f"{when}_{k}"]) for k in ("open", "lava")}
+    grids: dict[str, Any] = {k: jax.vmap(lines.from_grid)(recorded[f"{when}_{k}"]) for k in ("open", "lava")}
     if not type(env).mission:
         ints["mission"] = ()
     if not recorded["before_lava"].any():

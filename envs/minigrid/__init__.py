@@ -1,4 +1,4 @@
-"""MiniGrid's tasks: an agent that sees seven by seven cells before it, in grids with few objects."""
+"""MiniGrid's tasks: an agent in a grid, which sees seven by seven cells before it."""
 
 import functools
 
@@ -9,6 +9,7 @@ from fastrl.envs.minigrid.empty import Empty
 from fastrl.envs.minigrid.four_rooms import FourRooms
 from fastrl.envs.minigrid.go_to_door import GoToDoor
 from fastrl.envs.minigrid.key_corridor import KeyCorridor
+from fastrl.envs.minigrid.levels import Fixed, parse, show
 from fastrl.envs.minigrid.memory import Memory
 from fastrl.envs.minigrid.multi_room import MultiRoom
 from fastrl.envs.minigrid.unlock import Unlock, UnlockPickup
@@ -19,6 +20,7 @@ __all__ = [
     "DoorKey",
     "DynamicObstacles",
     "Empty",
+    "Fixed",
     "FourRooms",
     "GoToDoor",
     "KeyCorridor",
@@ -27,6 +29,8 @@ __all__ = [
     "MultiRoom",
     "Unlock",
     "UnlockPickup",
+    "parse",
+    "show",
 ]
 
 _TASKS = {

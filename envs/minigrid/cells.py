@@ -4,7 +4,7 @@ A cell is `x + 32 y`.  An object is one small integer, `kind + 16 * colour`; kin
 are numbered as in MiniGrid's encoding of images, but that closed and locked doors are kinds.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +45,7 @@ class Moves(NamedTuple):
 MOVES = Moves()
 
 
-def at(x: Number, y: Number) -> Number:
+def at(x: Number, y: Number) -> Any:
     """The number of a cell."""
     return x + STRIDE * y
 

@@ -1,5 +1,7 @@
 """Random choices from random words, without loops. Batch axes come last, if there are any."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from fastrl.envs.minigrid.cells import Number
 from fastrl.types import Array
 
 
-def below(word: Array, count: Number) -> Array:
+def below(word: Array, count: Any) -> Array:
     """An integer of 0 .. count - 1, int32, for counts of at most 2**12.
 
     No value is more likely than another by more than one part in 2**12.
@@ -18,16 +20,15 @@ def below(word: Array, count: Number) -> Array:
     return jnp.floor(unit * jnp.asarray(count, jnp.float32)).astype(jnp.int32)
 
 
-def between(word: Array, low: Number, high: Number) -> Array:
+def between(word: Array, low: Number, high: Number) -> Any:
     """An integer of low .. high - 1."""
     return low + below(word, high - low)
 
 
 def member(word: Array, sets: list[Array]) -> Array:
     """A member of the set whose bits are in `sets`, words of 32: its number, int32."""
-    words = jnp.stack(sets)
-    count = jax.lax.population_count(words).astype(jnp.int32).sum(0)
-    index, bit = bitset.nth(words, below(word, count))
+    counts = [jax.lax.population_count(bits).astype(jnp.int32) for bits in sets]
+    index, bit = bitset.nth(sets, below(word, sum(counts)))
     return bitset.BITS * index + bit
 
 

@@ -88,7 +88,7 @@ class DynamicObstacles(Task):
             for other in (agent, *place):  # itself among them: it does not stay
                 free = free & ~_bit(other, place[k])
             count = jax.lax.population_count(free).astype(jnp.int32)
-            nth = bitset.nth(free[None], draws.below(word, count))[1]
+            nth = bitset.nth([free], draws.below(word, count))[1]
             to = place[k] + cells.at(nth % 3 - 1, nth // 3 - 1)
             place[k] = jnp.where(count > 0, to, place[k])
         return jnp.stack(place)
@@ -98,7 +98,7 @@ def _around(rows: Array, cell: Array) -> Array:
     """The 3 by 3 cells around `cell` that are no walls, as bits by rows."""
     bits, x = jnp.zeros(cell.shape, jnp.uint32), cells.column(cell)
     for i in range(3):
-        row = bitset.pick(rows, cells.row(cell) + (i - 1))
+        row = bitset.pick(list(rows), cells.row(cell) + (i - 1))
         bits = bits | (((row >> (x + lines.MARGIN - 1).astype(jnp.uint32)) & 7) << (3 * i))
     return bits
 

@@ -5,6 +5,8 @@ one for every column.  Bit 3 + i of a line is its i-th cell, so that a view, whi
 cells beside the agent, is a shift away.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,7 +19,9 @@ MARGIN = 3
 Shape = tuple[int, int]  # height, width
 
 
-def rectangle(shape: Shape, x: Number, y: Number, to_x: Number, to_y: Number, axes: int = 0) -> Array:
+def rectangle(
+    shape: Shape, x: Number, y: Number, to_x: Number, to_y: Number, axes: int = 0
+) -> Array:
     """The cells of columns x to to_x - 1 and rows y to to_y - 1; at least `axes` batch axes."""
     axes = max(axes, *(np.ndim(v) for v in (x, y, to_x, to_y)))
     place = _column([*range(shape[0]), *range(shape[1])], axes)
@@ -46,11 +50,11 @@ def span(start: Array, end: Array) -> Array:
 
 def has(lines: Array, shape: Shape, cell: Array) -> Array:
     """Whether `cell` `[*B]` is a member."""
-    line = bitset.pick(lines[: shape[0]], cells.row(cell))
+    line = bitset.pick(list(lines[: shape[0]]), cells.row(cell))
     return ((line >> _bit(cells.column(cell))) & 1) == 1
 
 
-def from_grid(members: Array) -> Array:
+def from_grid(members: Any) -> Array:
     """Lines of a grid of booleans, `[H, W]`."""
     members = jnp.asarray(members, bool)
 

@@ -67,7 +67,7 @@ class Memory(Task):
         return lines.inside(shape, end.ndim) & ~walls
 
     def judge(self, before: State, ahead: Front, action: Array, after: State) -> Verdict:
-        upper, first, lower = after.object_code
+        upper, first = after.object_code[0], after.object_code[1]
         beside = (after.object_cell[0] + cells.STRIDE, after.object_cell[2] - cells.STRIDE)
         at_upper, at_lower = (after.agent == cell for cell in beside)
         like_upper = upper == first

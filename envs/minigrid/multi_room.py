@@ -39,7 +39,7 @@ class Search(NamedTuple):
     """A chain that is being built."""
 
     rooms: Rooms
-    count: Array  # int32, rooms so far
+    built: Array  # int32, rooms so far
     tries: Array  # int32, failures for the next room
     step: Array  # int32
 
@@ -100,7 +100,9 @@ class MultiRoom(Task):
         """A random cell of the first room, and another one, of the last room."""
         first, last = (Rooms(*(r[0] for r in rooms)) for _ in range(2))
         for i in range(1, self.num_rooms):
-            last = Rooms(*(jnp.where(i < count, r[i], at) for r, at in zip(rooms, last, strict=True)))
+            last = Rooms(
+                *(jnp.where(i < count, r[i], at) for r, at in zip(rooms, last, strict=True))
+            )
         area = (last.width - 2) * (last.height - 2)
         start = draws.below(words[0], (first.width - 2) * (first.height - 2))
         place = draws.below(words[1], area - (count == 1).astype(jnp.int32))
@@ -117,7 +119,7 @@ class MultiRoom(Task):
         rooms_key, key = jax.random.split(key)
 
         def go_on(search: Search) -> Array:
-            return wanted & (search.count < self.num_rooms) & (search.step < _STEPS)
+            return wanted & (search.built < self.num_rooms) & (search.step < _STEPS)
 
         def attempt(search: Search) -> Search:
             words = jax.random.bits(jax.random.fold_in(rooms_key, search.step), (5,), jnp.uint32)
@@ -129,11 +131,11 @@ class MultiRoom(Task):
         search = Search(nothing, jnp.int32(0), jnp.int32(0), jnp.int32(0))
         search = jax.lax.while_loop(go_on, attempt, search)
         words = jax.random.bits(key, (self.num_rooms + 4,), jnp.uint32)
-        return search.rooms, jnp.maximum(search.count, 1), words
+        return search.rooms, jnp.maximum(search.built, 1), words
 
     def _attempt(self, search: Search, words: Array) -> Search:
         """One try for the next room."""
-        rooms, count = search.rooms, search.count
+        rooms, count = search.rooms, search.built
         index = np.arange(self.num_rooms, dtype=np.int32)
         before = Rooms(*(jnp.sum(jnp.where(index == count - 1, r, 0)) for r in rooms))
         room = self._candidate(before, count, words)

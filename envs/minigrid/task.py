@@ -1,4 +1,4 @@
-"""What all tasks share: params, spaces, reward and ends. A task adds its levels, and when it is won."""
+"""What all tasks share: params, spaces, reward, ends. A task adds levels, and when it is won."""
 
 import dataclasses
 import functools
@@ -111,14 +111,20 @@ class Task:
         """The whole grid as MiniGrid draws it, what the agent sees lit: uint8 `[32 H, 32 W, 3]`."""
         from fastrl.envs.minigrid import tiles
 
-        return tiles.picture(state, self.shape, np.asarray(self._look(state).image))
+        return tiles.picture(state, self.shape, np.asarray(see(self, state).image))
 
-    def _look(self, state: State) -> Any:
-        """The observation of `state`, `[..., *B]`."""
+    def look(self, state: State) -> Any:
+        """The observation of `state`; batch axes come last."""
         image = world.image(state, self.shape, self.see_through, self.doors)
         if self.mission:
             return MissionView(image, state.direction, state.mission)
         return View(image, state.direction)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def see(task: Task, state: State) -> Any:
+    """The observation of `state`."""
+    return batch_last(task.look)(state)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -127,7 +133,7 @@ def begin(task: Task, drawn: Any) -> tuple[State, Any]:
 
     def started(drawn: Any) -> tuple[State, Any]:
         state = task.level(drawn)
-        return state, task._look(state)
+        return state, task.look(state)
 
     return batch_last(started)(drawn) if jax.tree.leaves(drawn) else started(drawn)
 
@@ -148,10 +154,18 @@ def advance(
         reward = jnp.where(verdict.won, 1.0 - 0.9 * part, lost).astype(jnp.float32)
         terminated = verdict.won | verdict.lost
         truncated = (after.time >= max_steps) & ~terminated
-        step = Step(task._look(after), reward, terminated, truncated)
-        return (after.agent, after.direction, after.time, after.object_cell, after.object_code), step
+        step = Step(task.look(after), reward, terminated, truncated)
+        return (
+            after.agent,
+            after.direction,
+            after.time,
+            after.object_cell,
+            after.object_code,
+        ), step
 
     limit = jnp.asarray(params.max_steps, jnp.int32)
-    changed, step = batch_last(stepped)(before.object_cell, state, jnp.asarray(action, jnp.int32), limit)
+    changed, step = batch_last(stepped)(
+        before.object_cell, state, jnp.asarray(action, jnp.int32), limit
+    )
     names = ("agent", "direction", "time", "object_cell", "object_code")
     return state._replace(**dict(zip(names, changed, strict=True))), step

@@ -15,9 +15,7 @@ _ROOM, _SIDE = 6, 4  # a room with and without its walls
 _DOOR = _ROOM - 1  # the column of the wall with the door
 # Places in the right room for the box, by rows: MiniGrid keeps it two steps from the room's
 # middle, where it has the agent before it is placed.
-_AWAY = [
-    x + _SIDE * y for y in range(_SIDE) for x in range(_SIDE) if abs(x - 2) + abs(y - 2) >= 2
-]
+_AWAY = [x + _SIDE * y for y in range(_SIDE) for x in range(_SIDE) if abs(x - 2) + abs(y - 2) >= 2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +87,7 @@ def _cell(place: Array) -> Array:
 
 
 def _free_starts(key: Array, door_y: Array) -> list[Array]:
-    """For each direction 16 bits: where the agent stands neither on the key nor facing an object."""
+    """For each direction 16 bits: where the agent is not on the key and faces no object."""
     one = jnp.uint32(1)
     x, at_key = key % _SIDE, one << key.astype(jnp.uint32)
     whole = np.uint32(2 ** (_SIDE**2) - 1)

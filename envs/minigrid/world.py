@@ -41,7 +41,12 @@ class Front(NamedTuple):
 
 
 def start(
-    agent: Any, direction: Any, open: Array, objects: list[Object], lava: Any = (), mission: Any = ()
+    agent: Any,
+    direction: Any,
+    open: Array,
+    objects: list[Object],
+    lava: Any = (),
+    mission: Any = (),
 ) -> State:
     """The state at the start of an episode, from the places and codes of objects."""
     named = () if isinstance(mission, tuple) else (mission,)
@@ -86,7 +91,9 @@ def carried(cell: Array, code: Array) -> Array:
 def act(state: State, action: Array, ahead: Front) -> State:
     """The agent turns, walks, picks up, drops or toggles what is in front of it."""
     kind, load = ahead.kind, carried(state.object_cell, state.object_code)
-    turn = jnp.where(action == cells.MOVES.left, 3, 0) + jnp.where(action == cells.MOVES.right, 1, 0)
+    turn = jnp.where(action == cells.MOVES.left, 3, 0) + jnp.where(
+        action == cells.MOVES.right, 1, 0
+    )
     enters = ahead.free | ahead.lava | cells.is_enterable(kind)
     walks = (action == cells.MOVES.forward) & enters
     takes = (action == cells.MOVES.pickup) & cells.is_carriable(kind) & (load == 0)

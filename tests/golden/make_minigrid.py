@@ -2,8 +2,8 @@
 
     pip install minigrid==3.2.0; python tests/golden/make_minigrid.py
 
-writes `minigrid.npz`, which tests compare with where the package is missing.  Where it is
-installed they record anew, with other seeds.
+writes `minigrid.npz`, which tests compare with where the package is missing (where it is
+installed they record anew, with other seeds), and `minigrid_levels.npz`, histograms of levels.
 """
 
 import sys
@@ -18,6 +18,7 @@ FILE = Path(__file__).with_name("minigrid.npz")
 KINDS = {"key": 5, "ball": 6, "box": 7, "goal": 8}
 COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")
 CARRIED, GONE = 31 + 32 * 31, 30 + 32 * 31
+LEVELS = 4000  # of each task in the histograms
 TRANSITIONS = 160  # of each task in the file
 
 Record = dict[str, np.ndarray]
@@ -32,13 +33,14 @@ def record(name: str, count: int, num_objects: int, seed: int) -> Record:
     rng = np.random.default_rng(seed)
     env: Any = gymnasium.make(name, disable_env_checker=True).unwrapped
     env.reset(seed=seed)
+    fixed = hasattr(env, "obstacles") or hasattr(env, "success_pos")  # nothing can be picked up
     rows = []
     for _ in range(count):
         if rng.random() < 0.25:
             _displace(env, rng)
         if rng.random() < 0.05:
             env.step_count = env.max_steps - int(rng.integers(1, 3))
-        if rng.random() < 0.05 and not hasattr(env, "obstacles"):
+        if rng.random() < 0.05 and not fixed:
             _pick_up(env, rng)
         before = state(env, num_objects)
         chance = np.array([1, 1, 4, 2, 1, 2, 1], float)[: env.action_space.n]
@@ -82,7 +84,7 @@ def state(env: Any, num_objects: int) -> dict[str, Any]:
     return {
         "agent": int(env.agent_pos[0]) + 32 * int(env.agent_pos[1]),
         "direction": env.agent_dir,
-        "time": env.step_count,
+        "time": getattr(env, "step_count", 0),
         "open": open_,
         "lava": lava,
         "object_cell": np.array([o[0] for o in objects], np.int32),
@@ -122,7 +124,7 @@ def _pick_up(env: Any, rng: np.random.Generator) -> None:
     things = [t for t in env.grid.grid if t is not None and t.can_pickup()]
     if env.carrying is None and things:
         thing = things[rng.integers(len(things))]
-        index = [i for i, t in enumerate(env.grid.grid) if t is thing][0]
+        index = next(i for i, t in enumerate(env.grid.grid) if t is thing)
         env.grid.grid[index] = None
         env.carrying = thing
 
@@ -138,7 +140,34 @@ def main() -> int:
         arrays |= {f"{name}/{k}": small(v) for k, v in recorded.items()}
     np.savez_compressed(FILE, **arrays)
     print(f"{FILE}: {FILE.stat().st_size} bytes")
+    write_levels(FILE.with_name("minigrid_levels.npz"), list(SIZES))
     return 0
+
+
+def write_levels(file: Path, names: list[str]) -> None:
+    """Histograms of the features of levels, by task."""
+    from test_minigrid_levels import histograms
+
+    arrays = {}
+    for name in names:
+        env: Any = gymnasium.make(name, disable_env_checker=True).unwrapped
+        env.reset(seed=11)
+        states = []
+        for _ in range(LEVELS):
+            env._gen_grid(env.width, env.height)  # what `reset` does, without the view
+            drawn = state(env, 12)
+            codes = np.where(drawn["open"], 1, 2 + 16 * 5)
+            codes[drawn["lava"]] = 9
+            for cell, thing in zip(drawn["object_cell"], drawn["object_code"], strict=True):
+                if cell != GONE:
+                    codes[cell // 32, cell % 32] = thing
+            states.append((drawn["agent"], drawn["direction"], codes, drawn["mission"]))
+        for feature, histogram in histograms(states).items():
+            arrays[f"{name}/{feature}/values"] = np.array(list(histogram), np.int8)
+            arrays[f"{name}/{feature}/counts"] = np.array(list(histogram.values()), np.int16)
+        print(name, flush=True)
+    np.savez_compressed(file, **arrays)
+    print(f"{file}: {file.stat().st_size} bytes")
 
 
 def small(array: np.ndarray) -> np.ndarray:
