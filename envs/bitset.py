@@ -10,6 +10,7 @@ does not do with a short axis.  Indices are int32 scalars.  Batches come by `vma
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ import numpy as np
 
 from fastrl.types import Array
 
-Words = Sequence[Array]
+Words = Sequence[Any]
 
 BITS = 32
 
@@ -36,13 +37,13 @@ def pack(members: np.ndarray) -> np.ndarray:
     return (bits << np.arange(BITS, dtype=np.uint32)).sum(-1, dtype=np.uint32)
 
 
-def unpack(words: Array, size: int) -> Array:
+def unpack(words: Any, size: int) -> Array:
     """The `size` lowest bits of every word: bool `[..., W, size]`."""
     shifts = np.arange(size, dtype=np.uint32).reshape((1,) * words.ndim + (size,))
     return ((words[..., None] >> shifts) & np.uint32(1)) == 1
 
 
-def split(words: Array) -> Words:
+def split(words: Any) -> Words:
     """The words of an array `[W]`."""
     words = jnp.asarray(words)
     return tuple(words[i] for i in range(words.shape[0]))

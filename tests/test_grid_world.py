@@ -103,7 +103,7 @@ def test_backward_induction_gives_the_golden_values(name: str) -> None:
 def test_returns_of_uniform_actions_are_the_expected_ones(episodes: int) -> None:
     """Fails if any rule of the step is off: three golden levels in one program, within 3.5
     standard errors, where the induction gives the exact mean."""
-    env = GridWorld("small", observation="index")
+    env = GridWorld("small")
     levels = [env.level(**GOLDEN[name][1]) for name in GOLDEN]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *levels)
     returns = np.asarray(play(env, stacked, episodes))

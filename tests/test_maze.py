@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from fastrl.envs.maze import (
-    LAYOUTS, UNREACHABLE, Level, Maze, State, is_solvable, mutate, mutate_all, plan, sample_level,
+    LAYOUTS,
+    UNREACHABLE,
+    Level,
+    Maze,
+    State,
+    is_solvable,
+    mutate,
+    mutate_all,
+    plan,
+    sample_level,
     shortest_path,
 )  # fmt: skip
 from fastrl.envs.maze.level import pack_rows
@@ -57,7 +66,7 @@ def test_every_step_equals_jaxueds() -> None:
     rows = pack_rows(walls)[level]
     goal = recorded["goal"].astype(np.int32)[level]
     levels = Level(rows, np.zeros_like(goal), np.zeros_like(goal), goal, np.full_like(goal, 250))
-    state = State(cell // 13, cell % 13, direction, time)
+    state = State(*map(jnp.asarray, (cell // 13, cell % 13, direction, time)))
     after, ours = jax.tree.map(
         lambda x: x.reshape(*shape, *x.shape[1:]), step(levels, state, action)
     )

@@ -54,24 +54,26 @@ class GridWorld:
     Entering an object's cell collects it: its reward, with some probability the end of the
     episode, and it is gone until it comes back.  Terminates so, truncated after `max_steps`.
 
-    `mode` is a name of `MODES`, or a `Mode`.  Observation "vector": one-hot over cell and
-    objects; in modes with random cells one-hot over cells for the agent and for each type of
-    object; both with 0.001 * time behind.  "index": the same table's row as an integer, which
-    is what a table of parameters needs (`Tabular`).  `moves=9` adds the diagonals.  With
-    `explicit_collect` actions `moves .. 2 * moves - 1` move and then collect, others only move.
+    `mode` is a name of `MODES`, or a `Mode`.  Observation "index": the row of a table over cell
+    and objects (`Tabular`), which networks expand to one-hot and tables use as it is.  "vector":
+    that one-hot, or in modes with random cells one-hot over cells for the agent and for each
+    type of object; 0.001 * time behind.  "auto": "index" where there is one, else "vector".
+
+    `moves=9` adds the diagonals.  With `explicit_collect` actions `moves .. 2 * moves - 1` move
+    and then collect, others only move.
     """
 
     version: ClassVar[int] = 1
 
     mode: str | Mode = "all"
-    observation: Literal["vector", "index"] = "vector"
+    observation: Literal["auto", "index", "vector"] = "auto"
     moves: Literal[5, 9] = 5
     explicit_collect: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.mode, Mode) and self.mode not in MODES:
             raise ValueError(unknown("mode", self.mode, MODES))
-        door.choice("observation", self.observation, ("vector", "index"))
+        door.choice("observation", self.observation, ("auto", "index", "vector"))
         if self.observation == "index" and self.levels.random_cells:
             raise ValueError(
                 f"observation='index': in mode {self.mode!r} objects are in random cells, "
@@ -80,6 +82,12 @@ class GridWorld:
         if self.moves not in (5, 9):
             raise ValueError(f"moves={self.moves!r}: choose 5, or 9 with the diagonals")
         door.flag("explicit_collect", self.explicit_collect)
+
+    @property
+    def indexed(self) -> bool:
+        """Whether the observation is `Tabular`."""
+        chosen = self.observation
+        return chosen == "index" or (chosen == "auto" and not self.levels.random_cells)
 
     @property
     def levels(self) -> Mode:
@@ -137,7 +145,7 @@ class GridWorld:
     def observation_space(self, params: Params) -> Box | Tabular:
         mode = self.levels
         cells = mode.size**2
-        if self.observation == "index":
+        if self.indexed:
             any_time: Any = Box(0.0, math.inf, (1,))
             rows: Any = Discrete(cells * 2**mode.max_objects)
             return Tabular(rows, any_time)
@@ -177,17 +185,13 @@ class GridWorld:
         cell = state.row * p.grid_size + state.column
         time = _TIME_SCALE * state.time.astype(jnp.float32)
         if mode.random_cells:
-            planes = jnp.where(state.present, state.cells, -1) + cells * (
-                1 + np.array(mode.types, np.int32)
-            )
-            planes = jnp.where(state.present, planes, -1)
-            length = cells * (mode.num_types + 1)
-            return _planes(length)(cell, planes, time)
-        else:
-            powers = np.array([2**j for j in range(mode.max_objects)], np.int32)
-            index = cell + cells * jnp.where(state.present, powers, 0).sum()
-            if self.observation == "index":
-                return Tabular(index, time[None])
+            plane = cells * (1 + np.array(mode.types, np.int32))
+            objects = jnp.where(state.present, state.cells + plane, -1)
+            return _planes(cells * (mode.num_types + 1))(cell, objects, time)
+        powers = np.array([2**j for j in range(mode.max_objects)], np.int32)
+        index = cell + cells * jnp.where(state.present, powers, 0).sum()
+        if self.indexed:
+            return Tabular(index, time[None])
         here = np.arange(cells * 2**mode.max_objects + 1, dtype=np.int32)
         return jnp.where(here == here[-1], time, (here == index).astype(jnp.float32))
 
@@ -197,10 +201,10 @@ def _planes(length: int) -> Callable[..., Array]:
     """From the agent's and the objects' entries to a vector of `length` with the time behind."""
     here = np.arange(length + 1, dtype=np.int32)
 
-    def expand(cell: Array, planes: Array, time: Array) -> Array:
+    def expand(cell: Array, objects: Array, time: Array) -> Array:
         on = here == cell
-        for j in range(planes.shape[0]):
-            on = on | (here == planes[j])
+        for j in range(objects.shape[0]):
+            on = on | (here == objects[j])
         return jnp.where(here == length, time, on.astype(jnp.float32))
 
     return own_loop(expand)

@@ -9,7 +9,6 @@ import numpy as np
 from fastrl import door
 from fastrl.envs import bitset
 from fastrl.envs.grid_world.modes import Mode
-from fastrl.types import Array
 
 
 class Params(NamedTuple):
@@ -18,15 +17,15 @@ class Params(NamedTuple):
     `M` is the mode's largest number of objects; entries from `num_objects` on mean nothing.
     """
 
-    grid_size: Array | int  # width and height
-    walls: Array | np.ndarray  # uint32 [W]: cell i is bit i % 32 of word i // 32
-    start: Array | int
-    num_objects: Array | int
-    cells: Array | np.ndarray  # int32 [M]: where objects are; unused where cells are random
-    rewards: Array | np.ndarray  # float32 [M]: for collecting an object
-    terminates: Array | np.ndarray  # float32 [M]: probability that collecting ends the episode
-    respawns: Array | np.ndarray  # float32 [M]: probability per step that it comes back
-    max_steps: Array | int
+    grid_size: Any  # int32, width and height
+    walls: Any  # uint32 [W]: cell i is bit i % 32 of word i // 32
+    start: Any  # int32
+    num_objects: Any  # int32
+    cells: Any  # int32 [M]: where objects are; unused where cells are random
+    rewards: Any  # float32 [M]: for collecting an object
+    terminates: Any  # float32 [M]: probability that collecting ends the episode
+    respawns: Any  # float32 [M]: probability per step that it comes back
+    max_steps: Any  # int32
 
 
 class Object(NamedTuple):

@@ -23,11 +23,11 @@ class Level(NamedTuple):
     The params of the environment.  Leaves may have leading axes: a batch of levels.
     """
 
-    rows: Array | np.ndarray  # uint32 [S]: bit c of row r is a wall in row r, column c
-    start: Array | int  # int32, a cell
-    direction: Array | int  # int32, the agent's at the start: 0 right, 1 down, 2 left, 3 up
-    goal: Array | int  # int32, a cell
-    max_steps: Array | int = MAX_STEPS
+    rows: Any  # uint32 [S]: bit c of row r is a wall in row r, column c
+    start: Any  # int32, a cell
+    direction: Any  # int32, the agent's at the start: 0 right, 1 down, 2 left, 3 up
+    goal: Any  # int32, a cell
+    max_steps: Any = MAX_STEPS
 
     @property
     def walls(self) -> Array:
