@@ -19,6 +19,7 @@ from typing import IO, Any
 
 HERE = Path(__file__).resolve().parent
 # Several processes wait on one GPU at a time: none may take most of its memory.
+_OUTER = dict(os.environ)  # as it was before this process imported fastrl, which sets XLA_FLAGS
 _SHARED = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.2", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
@@ -78,7 +79,7 @@ class Worker:
             [contestant.python, str(HERE / "launch.py"), json.dumps(contestant.settings),
              contestant.program],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
-            env=_SHARED | os.environ | contestant.environment, cwd=tempfile.gettempdir(),
+            env=_SHARED | _OUTER | contestant.environment, cwd=tempfile.gettempdir(),
         )  # fmt: skip
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)

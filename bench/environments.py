@@ -2,47 +2,94 @@
 
 python bench/environments.py --json stepping.jsonl
 python bench/environments.py --env CartPole-v1 --num-envs 1024 --peers gymnax
+python bench/environments.py --env all --num-envs 1024
+python bench/environments.py --env all --num-envs 1024 --per-env
 """
 
 import sys
+from typing import Any
 
 import arena
 import options
 from options import Options
 from report import Report
 
+from fastrl import registry
+
 ENVS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0")
-PROGRAMS = {"gymnax": "peer_gymnax", "gymnasium": "peer_gymnasium"}
+PROGRAMS = {
+    "gymnax": "peer_gymnax", "gymnasium": "peer_gymnasium", "navix": "peer_navix",
+    "xminigrid": "peer_xminigrid", "shared": "own_stepping",
+}  # fmt: skip
 ROLLOUT = 2**20  # environment steps of one call, of all environments together
+# What gymnax has, by its name. Its MinAtar has the minimal actions.
+GYMNAX = {
+    **{n: n for n in (*ENVS, "MountainCarContinuous-v0")},
+    **{f"MinAtar/{n}-v1": f"{n}-MinAtar"
+       for n in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")},
+    **{f"bsuite/{n}-v0": f"{n}-bsuite"
+       for n in ("Catch", "DeepSea", "DiscountingChain", "MemoryChain", "UmbrellaChain")},
+    **{f"bandit/{n}-v0": f"{n}Bandit-misc" for n in ("Bernoulli", "Gaussian")},
+}  # fmt: skip
+SLOW = {"brax/": 2**14, "quadrotor/": 2**17, "motor/": 2**18}  # steps of one call of these
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = options.parser(__doc__, tuple(PROGRAMS))
-    parser.add_argument("--env", nargs="+", default=ENVS, metavar="NAME")
+    parser.add_argument(
+        "--env", nargs="+", default=ENVS, metavar="NAME",
+        help="environments; all: every one that fastrl ships; gymnax: those that it has",
+    )  # fmt: skip
     parser.add_argument(
         "--store", action="store_true", help="keep every transition, as learners do"
     )
+    parser.add_argument(
+        "--per-env", action="store_true",
+        help="params of its own for every environment, against one set for all",
+    )  # fmt: skip
     parsed = parser.parse_args(arguments)
     chosen = options.options(parsed)
     report = Report("Stepping with random actions", chosen)
-    for env in parsed.env:
+    for env in names(parsed.env):
         for num_envs in chosen.num_envs or (1024, 8192):
-            report.add(*compare(env, num_envs, parsed.store, chosen))
+            report.add(*compare(env, num_envs, parsed.store, parsed.per_env, chosen))
     report.close()
     return 0
 
 
-def compare(env: str, num_envs: int, store: bool, chosen: Options) -> list[dict]:
+def names(asked: list[str]) -> list[str]:
+    """The environments that are asked for, `all` and `gymnax` spelled out."""
+    host = ("brax/", "gymnasium/", "probe/")
+    groups = {
+        "all": [n for n in registry.names() if not n.startswith(host)],
+        "gymnax": list(GYMNAX),
+    }
+    return [n for name in asked for n in groups.get(name, [name])]
+
+
+def compare(env: str, num_envs: int, store: bool, per_env: bool, chosen: Options) -> list[dict]:
     """The rows of one environment at one size."""
+    rollout = next((n for prefix, n in SLOW.items() if env.startswith(prefix)), ROLLOUT)
     settings = {
         "env": env, "num_envs": num_envs, "seconds": chosen.seconds, "seed": 0, "store": store,
-        "steps": chosen.steps or max(1, ROLLOUT // num_envs),
+        "steps": chosen.steps or max(1, rollout // num_envs), "per_env": per_env,
     }  # fmt: skip
-    peers = [p for p in PROGRAMS if p != "gymnasium" or env == "CartPole-v1"]
-    rivals = [arena.Rival(p, PROGRAMS[p]) for p in peers]
     case = f"{env}, {num_envs} envs" + (", stored" if store else "")
-    return arena.meet("stepping", case, settings, "own_stepping", rivals, chosen)
+    found = [arena.Rival("shared", PROGRAMS["shared"], extra={"per_env": False})]
+    if not per_env:
+        found = rivals(env)
+    return arena.meet("stepping", case, settings, "own_stepping", found, chosen)
+
+
+def rivals(env: str) -> list[arena.Rival]:
+    """Who else has `env`."""
+    found: dict[str, dict[str, Any]] = {}
+    if env in GYMNAX:
+        found["gymnax"] = {"env": GYMNAX[env]}
+    if env == "CartPole-v1":
+        found["gymnasium"] = {}
+    return [arena.Rival(name, PROGRAMS[name], extra=extra) for name, extra in found.items()]
 
 
 if __name__ == "__main__":

@@ -10,18 +10,31 @@ import fastrl
 from fastrl import spaces
 
 
+def own_params(env: Any) -> fastrl.types.Reset:
+    """The Reset that suits `env`, with a copy of the params for every environment."""
+    start = fastrl.reset.default(env)(env)
+
+    def draw(key: Any, memory: Any, params: Any, done: Any) -> Any:
+        n = done.shape[0]
+        copies = jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *jnp.shape(x))), params)
+        if memory != ():  # starts are drawn ahead, with the shared params
+            return start.draw(key, memory, params, done)._replace(params=copies)
+        state, observation = jax.vmap(env.reset)(jax.random.split(key, n), copies)
+        return fastrl.types.Pool((), copies, state, observation)
+
+    return start._replace(draw=draw, per_env_params=True)
+
+
 def main(settings: dict[str, Any]) -> None:
-    """Serves rounds of `seconds`."""
+    """Serves rounds of `seconds`. With `per_env` every environment has params of its own."""
     env, num_envs = fastrl.make(settings["env"]), settings["num_envs"]
     params = env.default_params()
-    vec_env = fastrl.VecEnv(env, num_envs, fastrl.reset.default(env)(env))
+    start = fastrl.reset.default(env)(env)
+    vec_env = fastrl.VecEnv(env, num_envs, own_params(env) if settings.get("per_env") else start)
     space = env.action_space(params)
 
     def policy(key: Any, observation: Any) -> tuple[Any, tuple]:
-        if isinstance(space, spaces.Discrete):
-            return jax.random.randint(key, (num_envs,), 0, space.n), ()
-        low, high = jnp.asarray(space.low), jnp.asarray(space.high)
-        return jax.random.uniform(key, (num_envs, *space.shape), minval=low, maxval=high), ()
+        return spaces.sample(key, space, (num_envs,)), ()
 
     def keep(t: Any, extras: Any) -> Any:
         sums = t.reward.sum(), (t.terminated | t.truncated).sum()

@@ -33,6 +33,7 @@ class Peer:
 
 _JAX = ("jax", "flax", "optax")
 PEERS = {
+    "shared": Peer((), "fastrl", own=True),  # fastrl itself, with other settings
     "gymnax": Peer(("gymnax==1.0.1", "six", *_JAX), "gymnax"),
     "gymnasium": Peer(("gymnasium==1.4.0", "numpy"), "gymnasium"),
     # Both want gymnax 0.0.9: later ones return six values from `step`.
