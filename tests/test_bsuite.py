@@ -109,40 +109,42 @@ NAMES = (
 )  # fmt: skip
 
 
-def replay(case: Case, recorded: dict[str, np.ndarray]) -> tuple[Any, Step]:
-    """First observations, of which those at starts count, and steps: leaves `[steps, ...]`."""
-    whole = {k: v.astype(np.int32) if v.dtype == np.int8 else v for k, v in recorded.items()}
-    whole["action"] = whole["action"].astype(np.int32)
+def errors(case: Case, recorded: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """How far our steps are from the recorded ones, leaf by leaf, `[steps]`.
+
+    Found within the scan: without a batch XLA copies stacked observations at every step.
+    """
+    rows = {k: v.astype(np.int32) if v.dtype == np.int8 else v for k, v in recorded.items()}
+    rows["action"] = rows["action"].astype(np.int32)
+
+    def off(ours: Any, theirs: Any) -> Any:
+        return jnp.abs(jnp.ravel(ours) - jnp.ravel(theirs).astype(jnp.float32)).max()
+
+    def body(start: Any, state: Any, row: Row) -> tuple[Any, dict[str, Any]]:
+        fresh = start._replace(**case.drawn(row))
+        state = jax.tree.map(lambda a, b: jnp.where(row["start"], a, b), fresh, state)
+        shown = off(case.observe(case, state, row), row["shown"])
+        state, step = case.step(case, state, row)
+        return state, {
+            "shown": jnp.where(row["start"], shown, 0.0),
+            "observation": off(step.observation, row["observation"]),
+            "reward": off(step.reward, row["reward"]),
+            "ended": (step.terminated != row["ended"]) | step.truncated,
+        }
 
     @jax.jit
-    def play(rows: Row) -> tuple[Any, Step]:
+    def play(rows: Row) -> dict[str, Any]:
         start = case.env.reset(KEY, case.params)[0]
         return jax.lax.scan(functools.partial(body, start), start, rows)[1]
 
-    def body(start: Any, state: Any, row: Row) -> tuple[Any, tuple[Any, Step]]:
-        fresh = start._replace(**case.drawn(row))
-        state = jax.tree.map(lambda a, b: jnp.where(row["start"], a, b), fresh, state)
-        shown = case.observe(case, state, row)
-        state, step = case.step(case, state, row)
-        return state, (shown, step)
-
-    return play(whole)
+    return jax.device_get(play(rows))
 
 
 def assert_equal(case: Case, recorded: dict[str, np.ndarray]) -> None:
-    """Ends exactly, numbers to a rounding of float32."""
-    shown, step = replay(case, recorded)
-    steps, starts = len(recorded["start"]), recorded["start"]
-    close = {"rtol": 2e-7, "atol": 1e-7}
-    np.testing.assert_array_equal(step.terminated, recorded["ended"])
-    assert not np.asarray(step.truncated).any()
-    np.testing.assert_allclose(step.reward, recorded["reward"].astype(np.float32), **close)
-    for ours, theirs in ((step.observation, "observation"), (shown, "shown")):
-        rows = starts if theirs == "shown" else np.ones(steps, bool)
-        expected = recorded[theirs].astype(np.float32)
-        np.testing.assert_allclose(
-            np.asarray(ours).reshape(steps, -1)[rows], expected[rows], **close
-        )
+    """Ends exactly, numbers, which are of the order of 1, to roundings of float32."""
+    off = errors(case, recorded)
+    assert not off.pop("ended").any()
+    assert {name: error.max() for name, error in off.items() if error.max() > 3e-7} == {}
 
 
 def maker() -> ModuleType:
@@ -188,8 +190,8 @@ def swing(states: np.ndarray, times: np.ndarray, actions: np.ndarray) -> Step:
 def test_ten_thousand_swings_equal_bsuites() -> None:
     """Fails if a term of the dynamics, a limit, a cost or an entry of the observation is off.
 
-    Every step is from a state of a box that reaches all limits. A handful of states are within
-    a rounding of a threshold, where rewards and flags may differ.
+    Every step is from a state of a box that reaches all limits. Two may be within a rounding of
+    a threshold, where rewards and flags can differ.
     """
     recorded, (states, times, actions) = golden("CartPoleSwingup"), maker().box(10_000, seed=1)
     step = swing(states, times.astype(np.int32), actions.astype(np.int32))
@@ -201,8 +203,7 @@ def test_ten_thousand_swings_equal_bsuites() -> None:
         (step.terminated, recorded["ended"]),
     ):
         differs = ~np.isclose(np.asarray(ours), theirs, rtol=1e-6)
-        print('DIFF',differs.sum())
-        assert differs.sum() <= 5
+        assert differs.sum() <= 2
     assert recorded["ended"].sum() >= 20
     assert 0.2 < (recorded["reward"] > 0.5).mean() < 0.8
 
@@ -237,4 +238,4 @@ def test_swings_equal_those_of_the_installed_bsuite() -> None:
     np.testing.assert_allclose(
         step.observation[:, :6], recorded["observation"][:, :6], rtol=1e-6, atol=3e-6
     )
-    assert (np.asarray(step.terminated) != recorded["ended"]).sum() <= 5
+    assert (np.asarray(step.terminated) != recorded["ended"]).sum() <= 2
