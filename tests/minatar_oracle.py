@@ -12,6 +12,8 @@ lost game goes on half of the time (the package keeps a flag and nothing else), 
 the state is written over with another one (`_DISTURB`).
 """
 
+# pyright: reportMissingImports=false
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,13 +1,17 @@
 """States of our MinAtar games from facts of the package (`minatar_oracle.facts`), and back."""
 
+import importlib
 from typing import Any
 
 import numpy as np
 from minatar_oracle import names_of_numbers
 
-from fastrl.envs.minatar import asterix, breakout, freeway, seaquest, space_invaders
-
 Arrays = dict[str, np.ndarray]
+
+asterix, breakout, freeway, seaquest, space_invaders = (
+    importlib.import_module(f"fastrl.envs.minatar.{name}")
+    for name in ("asterix", "breakout", "freeway", "seaquest_rules", "space_invaders")
+)
 
 MISSING = -99  # in the package's lists, where there is nothing
 FAR = 1000  # a time that no game's limit reaches
@@ -27,7 +31,7 @@ def decode(name: str, state: Any) -> Arrays:
     return {"numbers": np.array(values, np.int32)} | arrays
 
 
-def _words(cells: np.ndarray, count: int) -> tuple[np.ndarray, ...]:
+def _words(cells: np.ndarray, count: int) -> tuple[np.uint32, ...]:
     """A board of bits in `count` words: see `envs/minatar/bits.py`."""
     flat = cells.reshape(-1)
     powers = 1 << np.arange(30, dtype=np.uint32)
@@ -37,8 +41,8 @@ def _words(cells: np.ndarray, count: int) -> tuple[np.ndarray, ...]:
 
 def _cells(words: Any) -> np.ndarray:
     """bool `[10, 10]` of a board of bits."""
-    bits = [(int(w) >> i) & 1 for w in words for i in range(30)]
-    return np.array((bits + [0] * 100)[:100], bool).reshape(10, 10)
+    bits = np.asarray(words, np.uint32)[:, None] >> np.arange(30, dtype=np.uint32) & 1
+    return np.resize(np.append(bits, np.zeros(100)), 100).astype(bool).reshape(10, 10)
 
 
 def _encode_asterix(n: Any, facts: Arrays) -> Any:

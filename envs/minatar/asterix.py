@@ -93,8 +93,11 @@ class Asterix(Game):
         return state, self.observe(state)
 
     def events(self, key: Key, params: Params) -> Events:
-        repeat, side, kind, row = jax.random.uniform(key, (4,))
-        return Events(repeat < params.sticky_action_prob, side < 1 / 2, kind < 1 / 3, row)
+        """The row is chosen by what the number that chose the kind has beyond a whole third."""
+        first, second = jax.random.bits(key, (2,))
+        kind = game.uniform(second) * 3
+        repeat = game.uniform(first) < params.sticky_action_prob
+        return Events(repeat, (first & 1) == 0, kind < 1, kind - jnp.floor(kind))
 
     def advance(
         self, state: State, action: Array, events: Events, params: Params
@@ -153,7 +156,7 @@ def _spawn(state: State, events: Events) -> State:
 
 
 def _meet(things: Things, player: Bits) -> tuple[Things, Array, Array]:
-    """What is left when the player takes the gold that it meets, whether it did, or met an enemy."""
+    """What is left when the player takes the gold it meets, whether it did, or met an enemy."""
 
     def met(a: Bits, b: Bits) -> Array:
         return bits.anything(bits.each(lambda x, y, p: (x | y) & p, a, b, player))

@@ -62,7 +62,7 @@ def up(b: Bits) -> Bits:
 
 def down(b: Bits) -> Bits:
     """All of ten rows a row down; the last row leaves."""
-    full = (*[np.uint32(WORD)] * 3, np.uint32(ROW))
+    full = board(WORD, WORD, WORD, ROW)
     before = (jnp.uint32(0), *b[:-1])
     return each(lambda w, p, f: (w << SIZE | p >> (2 * SIZE)) & f, b, before, full)
 

@@ -76,7 +76,7 @@ class Freeway(Game):
 
     def events(self, key: Key, params: Params) -> Events:
         words = jax.random.bits(key, (1 + len(_LANES),))
-        repeat = (words[0] >> 8).astype(jnp.float32) * 2.0**-24 < params.sticky_action_prob
+        repeat = game.uniform(words[0]) < params.sticky_action_prob
         return Events(repeat, _speeds(words[1:]))
 
     def advance(

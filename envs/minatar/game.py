@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -180,6 +179,6 @@ def int32(number: Any) -> Array:
     return jnp.asarray(number, jnp.int32)
 
 
-def uniforms(key: Key, count: int) -> Array:
-    """All random numbers of a step: float32 `[count]` in [0, 1). Consumes `key`."""
-    return jax.random.uniform(key, (count,))
+def uniform(word: Array) -> Array:
+    """float32 in [0, 1) from the upper 24 bits of random words; the lower ones stay for coins."""
+    return (word >> 8).astype(jnp.float32) * 2.0**-24
