@@ -104,7 +104,7 @@ def errors(case: Case, played: Played, *, forced: bool) -> tuple[float, float]:
     if "epsilon" in names:
         angle = names.index("epsilon")
         error[..., angle] = np.minimum(error[..., angle], 2 - error[..., angle])
-    kink = (np.abs(played.plant[..., 0]) < 2.0) & (params.load.a > 0)
+    kink = played.valid & (np.abs(played.plant[..., 0]) < 2.0) & (params.load.a > 0)
     assert error[kink].max(initial=0.0) < STANDSTILL
     error[kink] = 0.0
     currents = played.state[..., [names.index(c) for c in env.machine.currents]]
