@@ -204,8 +204,8 @@ def test_the_vector_is_one_hot_at_the_index_with_the_time_behind(name: str) -> N
         vector, seen = np.asarray(step.observation), other.observation
         assert vector.shape == (cells * 2**env.levels.max_objects + 1,)
         bits = sum(2**j for j in range(env.levels.max_objects) if state.present[j])
-        assert int(seen.index) == int(state.row) * g + int(state.column) + cells * bits
-        assert np.flatnonzero(vector[:-1]).tolist() == [int(seen.index)]
+        assert int(seen.entry) == int(state.row) * g + int(state.column) + cells * bits
+        assert np.flatnonzero(vector[:-1]).tolist() == [int(seen.entry)]
         assert vector[-1] == seen.time[0] == np.float32(0.001) * int(state.time)
 
 

@@ -43,7 +43,7 @@ class State(NamedTuple):
 class Tabular(NamedTuple):
     """The observation of a table: which of its rows, and when."""
 
-    index: Array  # int32: cell + size^2 * (sum of 2^j over the objects j that are there)
+    entry: Array  # int32: cell + size^2 * (sum of 2^j over the objects j that are there)
     time: Array  # float32 [1]: 0.001 a step
 
 

@@ -41,7 +41,7 @@ def make_level(
     mode: Mode,
     *,
     grid_size: int,
-    objects: Sequence[Object | tuple[Any, ...]],
+    objects: Sequence[Object],
     max_steps: int,
     start: int = 0,
     walls: Iterable[int] = (),
@@ -53,7 +53,7 @@ def make_level(
     """
     grid_size = door.integer("grid_size", grid_size, 1, mode.size)
     max_steps = door.integer("max_steps", max_steps, 1)
-    items = [Object(*o) for o in objects]
+    items = list(objects)
     if len(items) > mode.max_objects:
         raise ValueError(f"{len(items)} objects: the mode holds at most {mode.max_objects}")
     wall_cells = sorted({_cell("a wall's cell", c, grid_size) for c in walls})

@@ -82,7 +82,7 @@ def _distinct_cells(uniform: Array, count: int) -> bitset.Words:
 
 def _uniform(uniform: Array, intervals: Sequence[Interval]) -> Array:
     low, high = (np.array(end, np.float32) for end in zip(*intervals, strict=True))
-    return low + uniform * (high - low)
+    return jnp.asarray(low) + uniform * (high - low)
 
 
 def _log_uniform(uniform: Array, intervals: Sequence[Interval]) -> Array:
