@@ -14,7 +14,7 @@ from jax.core import Tracer
 
 from fastrl import door
 from fastrl.spaces import Box, Discrete
-from fastrl.types import Array, Key, Step
+from fastrl.types import Action, Array, Key, Step
 
 SIZE = 10  # cells along each side of the board
 UNLIMITED = 2**31 - 1  # `max_steps` of a game that nothing cuts off
@@ -66,7 +66,7 @@ class Game:
     def action_space(self, params: Any) -> Discrete:
         return Discrete(len(self.useful_actions) if self.minimal_actions else len(ACTIONS))
 
-    def step(self, key: Key, state: Any, action: Array, params: Any) -> tuple[Any, Step]:
+    def step(self, key: Key, state: Any, action: Action, params: Any) -> tuple[Any, Step]:
         self._check(action, params)
         return self.advance(state, action, self.events(key, params), params)
 
