@@ -48,7 +48,7 @@ def test_a_sticky_action_is_the_one_played_before() -> None:
     """Fails if what sticks is the action that was asked for, or its index among the minimal."""
     env = minatar.Breakout(minimal_actions=True)
     params, state = env.default_params(), start(env)
-    once, again = (minatar.breakout.Events(jnp.bool_(b)) for b in (False, True))
+    once, again = (type(env.events(KEY, params))(jnp.bool_(b)) for b in (False, True))
     state, _ = env.advance(state, jnp.int32(2), once, params)  # right
     for _ in range(2):
         state, _ = env.advance(state, jnp.int32(1), again, params)  # left, but right it is
