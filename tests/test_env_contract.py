@@ -1,5 +1,6 @@
 """Every registered environment keeps the contract; registering one is what adds its test."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -12,11 +13,24 @@ from fastrl import spaces
 from fastrl.check_env import check_env
 from fastrl.kernels import prng
 
-# brax is slow to compile and has tests of its own.
-NAMES = [name for name in fastrl.registry.names() if not name.startswith("brax/")]
+# brax is slow to compile, Gymnasium's run on the host: they have tests of their own.
+NAMES = [n for n in fastrl.registry.names() if not n.startswith(("brax/", "gymnasium/"))]
+CLASSIC = [n for n in NAMES if "/" not in n and not n.startswith("MiniGrid")]
 
 
-@pytest.mark.parametrize("name", NAMES)
+def quick_first(names: list[str]) -> list[Any]:
+    """The first of every family at once, the others where there is time."""
+    families: set[str] = set()
+    marked = []
+    for name in names:
+        family = name if name in CLASSIC else re.split("[/-]", name)[0]
+        marks = [pytest.mark.slow] if family in families else []
+        marked.append(pytest.param(name, marks=marks))
+        families.add(family)
+    return marked
+
+
+@pytest.mark.parametrize("name", quick_first(NAMES))
 def test_environment_keeps_the_contract(name: str) -> None:
     """Fails if learners, transforms or the compiler can't rely on this environment."""
     report = check_env(fastrl.registry.make(name), num_envs=16, num_steps=200)
@@ -24,7 +38,7 @@ def test_environment_keeps_the_contract(name: str) -> None:
     assert {w.name for w in report.warnings} <= {"start states", "episode ends"}, str(report)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if "/" not in n])
+@pytest.mark.parametrize("name", CLASSIC)
 def test_dynamics_are_written_in_scalars(name: str) -> None:
     """Fails if `step` handles arrays before it stacks the observation.
 

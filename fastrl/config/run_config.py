@@ -8,7 +8,7 @@ from fastrl import algorithms
 from fastrl import reset as resets
 from fastrl.config.source import Source
 
-RESETS = {"fresh": resets.fresh, "pool": resets.pool}
+RESETS = {"fresh": resets.fresh, "pool": resets.pool, "cached": resets.cached}
 
 # In the place of a name: something that only the script that made the run can give again.
 CUSTOM = "custom"
