@@ -4,6 +4,7 @@ That the dynamics are the original's is tested in test_quadrotor_parity.py.
 """
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -277,3 +278,18 @@ def test_pictures_show_where_the_drones_are() -> None:
         there = env.render(moved(state, position=place), params)
         sides = (here[:, :320] != there[:, :320]).any(), (here[:, 320:] != there[:, 320:]).any()
         assert sides == changed
+
+
+@pytest.mark.slow
+def test_ppo_learns_to_hover_from_the_committed_config() -> None:
+    """Fails if the config no longer learns: a third of its steps must nearly reach the PID."""
+    from fastrl import config
+    from fastrl.evaluate import evaluate
+    from fastrl.train import train
+
+    path = Path(__file__).parents[1] / "configs" / "ppo_quadrotor_hover.toml"
+    algorithm, hparams, task = config.build(config.load(path))
+    state = train(algorithm, hparams, task, steps=700_000, seed=0, progress=False)
+    played = evaluate(algorithm, state, episodes=64, seed=1)
+    assert played.mean_return > 470.0
+    assert played.terminated_share < 0.05
