@@ -18,8 +18,7 @@ from fastrl import registry
 
 ENVS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0")
 PROGRAMS = {
-    "gymnax": "peer_gymnax", "gymnasium": "peer_gymnasium", "navix": "peer_navix",
-    "xminigrid": "peer_xminigrid", "shared": "own_stepping",
+    "gymnax": "peer_gymnax", "gymnasium": "peer_gymnasium", "shared": "own_stepping",
 }  # fmt: skip
 ROLLOUT = 2**20  # environment steps of one call, of all environments together
 # What gymnax has, by its name. Its MinAtar has the minimal actions.

@@ -28,6 +28,7 @@ from fastrl.export import load_program as load_program  # noqa: E402
 from fastrl.files import RunFolderError as RunFolderError  # noqa: E402
 from fastrl.interrupts import Interrupted as Interrupted  # noqa: E402
 from fastrl.kernels.prng import key as key  # noqa: E402
+from fastrl.levels import levels as levels  # noqa: E402
 from fastrl.loop import NonFiniteError as NonFiniteError  # noqa: E402
 from fastrl.plot import plot_run as plot_run  # noqa: E402
 from fastrl.policy import Policy as Policy  # noqa: E402

@@ -7,8 +7,9 @@ from typing import Any
 from fastrl import algorithms
 from fastrl import reset as resets
 from fastrl.config.source import Source
+from fastrl.levels import levels
 
-RESETS = {"fresh": resets.fresh, "pool": resets.pool, "cached": resets.cached}
+RESETS = {"fresh": resets.fresh, "pool": resets.pool, "cached": resets.cached, "levels": levels}
 
 # In the place of a name: something that only the script that made the run can give again.
 CUSTOM = "custom"
