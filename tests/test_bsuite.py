@@ -182,7 +182,8 @@ def test_steps_equal_those_of_the_installed_bsuite(name: str) -> None:
 
 def swing(states: np.ndarray, times: np.ndarray, actions: np.ndarray) -> Step:
     env = CartPoleSwingup()
-    state = cartpole_swingup.State(*jnp.moveaxis(jnp.asarray(states), -1, 0), jnp.asarray(times))
+    x, v, angle, w = jnp.moveaxis(jnp.asarray(states), -1, 0)
+    state = cartpole_swingup.State(x, v, angle, w, jnp.asarray(times))
     step = jax.vmap(env.step, (None, 0, 0, None))
     return jax.jit(step)(KEY, state, jnp.asarray(actions), env.default_params())[1]
 
@@ -213,8 +214,8 @@ def test_a_swingup_lasts_as_long_as_bsuites() -> None:
     recorded, env = golden("CartPoleSwingup"), CartPoleSwingup()
     x, v, sin, cos, w = recorded["hanging_shown"][:5].astype(np.float64)
     angle = np.arctan2(sin, cos) % (2 * np.pi)
-    numbers = (jnp.float32(n) for n in (3 * x, 3 * v, angle, w))
-    start = cartpole_swingup.State(*numbers, jnp.int32(0))
+    x, v, angle, w = (jnp.float32(n) for n in (3 * x, 3 * v, angle, w))
+    start = cartpole_swingup.State(x, v, angle, w, jnp.int32(0))
 
     def body(state: Any, _: None) -> tuple[Any, Step]:
         return env.step(KEY, state, jnp.int32(1), env.default_params())

@@ -130,7 +130,8 @@ def test_deep_sea_pays_the_dive_that_always_goes_right() -> None:
     """Fails if the mapping is not what decides which action goes right, task by task."""
     env, tasks = DeepSea(size=8), 256
     mappings = jax.random.bernoulli(KEY, 0.5, (tasks, 8, 8))
-    params = deep_sea.Params(mappings, jnp.full(tasks, 0.01))
+    default = env.default_params()
+    params = jax.vmap(lambda mapping: default._replace(mapping=mapping))(mappings)
 
     def dive(params: Any) -> Any:
         def body(state: Any, _: None) -> tuple[Any, Step]:
@@ -164,7 +165,8 @@ def test_every_chain_may_carry_the_bonus() -> None:
 def test_bernoulli_arms_pay_with_their_probability() -> None:
     """Fails if arms are drawn from another range, or one pays as often as another."""
     env = BernoulliBandit(arms=3)
-    fixed = bandits.BernoulliParams(np.float32([0.1, 0.5, 0.9]), np.float32([0.1, 0.5, 0.9]))
+    means = np.array([0.1, 0.5, 0.9], np.float32)
+    fixed = bandits.BernoulliParams(means, means)
     state, first = env.reset(KEY, fixed)
     np.testing.assert_allclose(state.means, [0.1, 0.5, 0.9], rtol=1e-6)
     assert first.tolist() == [0.0] * 5
@@ -185,7 +187,9 @@ def test_gaussian_arms_pay_their_mean_and_noise() -> None:
     """Lange and Sprekeler's task: an arm that pays 0, another N(mean, 0.1), mean from N(-1, 1)."""
     env = GaussianBandit()
     params = bandits.GaussianParams(
-        np.float32([0, -1]), np.float32([0, 1]), noise=np.float32([0, 0.1])
+        np.array([0, -1], np.float32),
+        np.array([0, 1], np.float32),
+        noise=np.array([0, 0.1], np.float32),
     )
     states, _ = jax.vmap(env.reset, (0, None))(jax.random.split(KEY, N), params)
     assert not np.asarray(states.means[0]).any()

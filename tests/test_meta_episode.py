@@ -27,7 +27,7 @@ class Params(NamedTuple):
 
 
 class State(NamedTuple):
-    count: Array
+    number: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Counter:
         return State(jnp.int32(0)), jnp.zeros(1)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        count = state.count + 1
+        count = state.number + 1
         seen, ended = count.astype(jnp.float32), count >= params.ends_at
         return State(count), Step(seen[None], 10 * seen, ended, jnp.bool_(False))
 

@@ -7,9 +7,12 @@ place notes what was drawn. `record(name, steps, seed)` also serves the test aga
 installed bsuite.
 """
 
+# The original simulators are no dependencies.
+# pyright: reportMissingImports=false
+
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -72,7 +75,7 @@ def record(name: str, steps: int, seed: int) -> dict[str, np.ndarray]:
     env, rng = make(name, seed), np.random.default_rng(seed)
     recorder = Recorder(getattr(env, "_rng", np.random.RandomState(0)))
     env._rng = recorder
-    rows, last = [], None
+    rows, last, shown, start_draws = [], None, np.zeros(0), {}
     for _ in range(steps):
         start = last is None or last.last()
         if start:
@@ -163,7 +166,7 @@ def main() -> None:
             recorded |= {f"hanging_{k}": v for k, v in record_hanging(seed=2).items()}
         else:
             recorded = record(name, STEPS, seed=1)
-        np.savez_compressed(folder / f"bsuite_{name}.npz", **recorded)
+        np.savez_compressed(folder / f"bsuite_{name}.npz", **cast(Any, recorded))
 
 
 if __name__ == "__main__":

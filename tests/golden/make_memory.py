@@ -6,9 +6,12 @@ Made with popgym 1.0.7. `record(name, steps, seed)` also serves the test against
 popgym. Only suits are recorded: the one shown first and the one dealt by every step.
 """
 
+# The original simulators are no dependencies.
+# pyright: reportMissingImports=false
+
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -45,7 +48,7 @@ def main() -> None:
     folder = Path(__file__).parent
     for name in OPTIONS:
         recorded = record(name, STEPS, seed=1)
-        np.savez_compressed(folder / f"memory_{name}.npz", **recorded)
+        np.savez_compressed(folder / f"memory_{name}.npz", **cast(Any, recorded))
 
 
 if __name__ == "__main__":
