@@ -10,7 +10,7 @@ import fastrl
 from fastrl import spaces
 
 
-def own_params(env: Any) -> fastrl.types.Reset:
+def own_params(env: Any) -> fastrl.Reset:
     """The Reset that suits `env`, with a copy of the params for every environment."""
     start = fastrl.reset.default(env)(env)
 
@@ -20,7 +20,7 @@ def own_params(env: Any) -> fastrl.types.Reset:
         if memory != ():  # starts are drawn ahead, with the shared params
             return start.draw(key, memory, params, done)._replace(params=copies)
         state, observation = jax.vmap(env.reset)(jax.random.split(key, n), copies)
-        return fastrl.types.Pool((), copies, state, observation)
+        return fastrl.Pool((), copies, state, observation)
 
     return start._replace(draw=draw, per_env_params=True)
 

@@ -1,6 +1,7 @@
 """PPO with the fused rollout's interface in place of its own rollout: the same training."""
 
 import warnings
+from typing import Any
 
 import jax
 import numpy as np
@@ -84,6 +85,7 @@ def test_on_a_gpu_the_rollout_is_the_kernel(monkeypatch):
 def test_on_a_cpu_no_kernel_is_asked_for(fused):
     """Fails if CPUs import or run what is for GPUs, or the switch has no field."""
     config = ppo.Config(fused_rollout=fused)
-    collector = ppo.make(ENV, config).step.args[0].collector
+    step: Any = ppo.make(ENV, config).step  # a functools.partial
+    collector = step.args[0].collector
     assert collector._kernel(fastrl.key(0)) is None
     assert collector.fused == fused

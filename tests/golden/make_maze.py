@@ -11,6 +11,9 @@ out; all free cells beside the goal are among them with all directions, and stat
 limit.
 """
 
+# The original is installed in an environment of its own.
+# pyright: reportMissingImports=false, reportArgumentType=false
+
 from pathlib import Path
 
 import jax

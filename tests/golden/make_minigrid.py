@@ -6,6 +6,9 @@ writes `minigrid.npz`, which tests compare with where the package is missing (wh
 installed they record anew, with other seeds), and `minigrid_levels.npz`, histograms of levels.
 """
 
+# The original is installed in an environment of its own.
+# pyright: reportMissingImports=false, reportArgumentType=false
+
 import sys
 from pathlib import Path
 from typing import Any

@@ -11,6 +11,9 @@ at the start, half-way and at the end, and every action, reward and flag; number
 and the original starts from what float32 holds.
 """
 
+# The original is installed in an environment of its own.
+# pyright: reportMissingImports=false, reportArgumentType=false, reportPossiblyUnbound=false
+
 import contextlib
 import io
 from pathlib import Path
