@@ -77,7 +77,9 @@ def state_of(env: Any, recorded: dict[str, np.ndarray], when: str) -> State:
         k: jnp.asarray(recorded[f"{when}_{k}"].astype(np.int32))
         for k in ("agent", "direction", "time", "object_cell", "object_code", "mission")
     }
-    grids: dict[str, Any] = {k: jax.vmap(lines.from_grid)(recorded[f"{when}_{k}"]) for k in ("open", "lava")}
+    grids: dict[str, Any] = {
+        k: jax.vmap(lines.from_grid)(recorded[f"{when}_{k}"]) for k in ("open", "lava")
+    }
     if not type(env).mission:
         ints["mission"] = ()
     if not recorded["before_lava"].any():

@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 import fastrl
-import fastrl.envs.minigrid
+import fastrl.registry
 from fastrl.envs import minigrid
 from fastrl.envs.minigrid import cells, lines, tiles
 from fastrl.kernels import prng
@@ -51,7 +51,9 @@ def features(
         "mission": (mission,),
         "walls": (int((codes == cells.WALL_CODE).sum()),),
         "lava": (int((codes == cells.LAVA_CODE).sum()),),
-        "ahead": (int(kinds[(ay, ay + 1, ay, ay - 1)[direction], (ax + 1, ax, ax - 1, ax)[direction]]),),
+        "ahead": (
+            int(kinds[(ay, ay + 1, ay, ay - 1)[direction], (ax + 1, ax, ax - 1, ax)[direction]]),
+        ),
     }
     for kind in (*cells.OBJECTS, cells.LAVA):
         places = np.argwhere(kinds == kind)
@@ -77,9 +79,11 @@ def histograms(states: list[tuple[int, int, np.ndarray, int]]) -> dict[str, Coun
 def differ(a: Counter, b: Counter) -> float:
     """The probability that two samples of one distribution differ as much: a chi-square test."""
     values = [v for v in a | b if a[v] + b[v] >= 10]
-    table = np.array([[c[v] for v in values] + [c.total() - sum(c[v] for v in values)] for c in (a, b)])
+    table = np.array(
+        [[c[v] for v in values] + [c.total() - sum(c[v] for v in values)] for c in (a, b)]
+    )
     table = table[:, table.sum(0) > 0]
-    return 1.0 if table.shape[1] < 2 else stats.chi2_contingency(table)[1]
+    return 1.0 if table.shape[1] < 2 else float(stats.chi2_contingency(table)[1])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -102,6 +106,8 @@ def test_levels_are_distributed_as_the_packages(name: str) -> None:
                 values = map(tuple, file[key].tolist())
                 theirs[feature] = Counter(dict(zip(values, counts, strict=True)))
     assert theirs.keys() == mine.keys()
+    if not env.mission:  # the package's may name the colour of the goal
+        del theirs["mission"]
     for feature, histogram in theirs.items():
         assert differ(histogram, mine[feature]) > 1e-6, feature
 
@@ -111,7 +117,7 @@ def mission_of(state: Any) -> int:
 
 
 def reachable(codes: np.ndarray, start: tuple[int, int]) -> np.ndarray:
-    """The cells that an agent can stand on or beside, opening locked doors with keys it reaches."""
+    """Where an agent can stand, or what it can touch, taking keys and opening locked doors."""
     opened: set[int] = set()
     while True:
         seen, stack = np.zeros(codes.shape, bool), [start]
@@ -121,7 +127,7 @@ def reachable(codes: np.ndarray, start: tuple[int, int]) -> np.ndarray:
                 continue
             seen[y, x] = True
             kind, colour = codes[y, x] & 15, codes[y, x] >> 4
-            passes = kind in (cells.EMPTY, cells.OPEN_DOOR, cells.CLOSED_DOOR)
+            passes = kind in (cells.EMPTY, cells.KEY, cells.OPEN_DOOR, cells.CLOSED_DOOR)
             if passes or (kind == cells.LOCKED_DOOR and colour in opened):
                 stack += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
         keys = {int(c >> 4) for c in codes[seen] if c & 15 == cells.KEY}
@@ -137,11 +143,11 @@ def test_levels_can_be_solved(name: str) -> None:
     for i in range(300):
         one = jax.tree.map(lambda x, i=i: x[i], state)
         codes = tiles.contents(one, env.shape)
+        if "Dynamic" in name:
+            codes[codes & 15 == cells.BALL] = cells.EMPTY  # they move out of the way
         seen = reachable(codes, divmod(int(one.agent), 32))
-        for kind in (cells.GOAL, cells.BOX, cells.LOCKED_DOOR, cells.KEY):
+        for kind in (cells.GOAL, cells.BOX, cells.BALL, cells.LOCKED_DOOR, cells.KEY):
             assert seen[(codes & 15) == kind].all(), (i, kind)
-        if "Dynamic" not in name:
-            assert seen[(codes & 15) == cells.BALL].all(), i
 
 
 def test_balls_move_as_the_packages() -> None:
@@ -193,10 +199,12 @@ def test_a_level_of_ones_own_is_played() -> None:
         move.right, move.pickup, move.forward, move.left, move.toggle, move.forward,
         move.forward, move.right, move.forward,
     ]  # fmt: skip
+    rewards = []
     for i, action in enumerate(way, 1):
         state, step = env.step(key, state, jnp.int32(action), params)
         assert bool(step.terminated) == (i == len(way))
-    np.testing.assert_allclose(step.reward, 1 - 0.9 * len(way) / 250, rtol=1e-6)
+        rewards.append(float(step.reward))
+    np.testing.assert_allclose(rewards, [*[0.0] * 8, 1 - 0.9 * 9 / 250], rtol=1e-6)
 
 
 def test_many_levels_are_one_program() -> None:
@@ -205,7 +213,7 @@ def test_many_levels_are_one_program() -> None:
     other = ROOM.replace(">>", "  ").replace("WG  WGGG", "WG^^WGGG")
     starts = jax.tree.map(lambda *x: jnp.stack(x), minigrid.parse(ROOM), minigrid.parse(other))
     params = env.default_params()._replace(start=starts)
-    axes = type(params)(None, 0)
+    axes: Any = params._replace(task=None, start=0)
     _, views = jax.jit(jax.vmap(env.reset, (None, axes)))(prng.key(0), params)
     np.testing.assert_array_equal(views.direction, [0, 3])
     alone = [
@@ -252,7 +260,12 @@ def test_pictures_are_the_packages() -> None:
     pytest.importorskip("minigrid")
     from test_minigrid import SIZES, recorder, state_of
 
-    for name in ("MiniGrid-UnlockPickup-v0", "MiniGrid-LavaCrossingS9N1-v0", "MiniGrid-GoToDoor-5x5-v0", "MiniGrid-MemoryS7-v0"):
+    for name in (
+        "MiniGrid-UnlockPickup-v0",
+        "MiniGrid-LavaCrossingS9N1-v0",
+        "MiniGrid-GoToDoor-5x5-v0",
+        "MiniGrid-MemoryS7-v0",
+    ):
         theirs = gymnasium.make(name, render_mode="rgb_array").unwrapped
         env = fastrl.make(name)
         for seed in range(3):

@@ -44,6 +44,8 @@ def stage(f: Callable[..., Any], *arguments: Any) -> Any:
     Only for use within `batch_last`: under a `vmap` of JAX's own the branch would be a selection.
     """
 
+    f = jax.jit(f)  # traced once, although it is used three times
+
     def in_branch(*arguments: Any) -> Any:
         first = jnp.ravel(jax.tree.leaves(arguments)[0])[0]
         always = (first | jnp.ones((), first.dtype)) != 0  # which the compiler does not see

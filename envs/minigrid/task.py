@@ -144,7 +144,7 @@ def advance(
 ) -> tuple[State, Step]:
     """A step of an agent in `state`, which was `before` when it chose `action`."""
 
-    def stepped(before: Any, state: State, action: Array, max_steps: Array) -> tuple[Any, Step]:
+    def stepped(before: Any, state: State, action: Array, max_steps: Array) -> tuple[State, Step]:
         ahead = world.front(state, task.shape)
         after = world.act(state, task.moves(action), ahead)
         before = state._replace(object_cell=before)
@@ -154,18 +154,7 @@ def advance(
         reward = jnp.where(verdict.won, 1.0 - 0.9 * part, lost).astype(jnp.float32)
         terminated = verdict.won | verdict.lost
         truncated = (after.time >= max_steps) & ~terminated
-        step = Step(task.look(after), reward, terminated, truncated)
-        return (
-            after.agent,
-            after.direction,
-            after.time,
-            after.object_cell,
-            after.object_code,
-        ), step
+        return after, Step(task.look(after), reward, terminated, truncated)
 
     limit = jnp.asarray(params.max_steps, jnp.int32)
-    changed, step = batch_last(stepped)(
-        before.object_cell, state, jnp.asarray(action, jnp.int32), limit
-    )
-    names = ("agent", "direction", "time", "object_cell", "object_code")
-    return state._replace(**dict(zip(names, changed, strict=True))), step
+    return batch_last(stepped)(before.object_cell, state, jnp.asarray(action, jnp.int32), limit)

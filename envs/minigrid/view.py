@@ -5,8 +5,6 @@ looks down or left, reversed; what the agent sees spreads over such rows by a fe
 at the end words are unpacked to cells.  Batch axes come last, if there are any.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -30,23 +28,20 @@ def rows(lines: Array, shape: Shape, agent: Array, direction: Array) -> list[Arr
     height, width = shape
     sideways, behind = (direction & 1) == 0, direction >= 2
     x, y = cells.column(agent), cells.row(agent)
-    ahead, across = jnp.where(sideways, x, y), jnp.where(sideways, y, x).astype(jnp.uint32)
+    ahead, across = jnp.where(sideways, x, y), jnp.where(sideways, y, x)
     nothing = jnp.zeros(agent.shape, jnp.uint32)
-    beyond = [nothing] * LAST
-    across_grid = [
-        jnp.where(
-            sideways,
-            lines[height + i] if i < width else nothing,
-            lines[i] if i < height else nothing,
-        )
-        for i in range(max(shape))
+    columns = [lines[height + i] if i < width else nothing for i in range(max(shape))]
+    along = [
+        jnp.where(sideways, column, lines[i] if i < height else nothing)
+        for i, column in enumerate(columns)
     ]
-    # Seven lines from the agent's on, in the order of the grid: those before it, or behind.
-    found = _window(beyond + across_grid + beyond, jnp.where(behind, ahead, ahead + LAST))
+    beyond = [nothing] * LAST
+    # Seven lines in the order of the grid, from the agent's on, or those up to it.
+    found = _window([*beyond, *along, *beyond], jnp.where(behind, ahead, ahead + LAST))
     mirrored = (direction == 1) | (direction == 2)
     view = []
-    for i in range(SIZE):
-        row = (jnp.where(behind, found[i], found[LAST - i]) >> across) & _ROW
+    for near, far in zip(found, reversed(found), strict=True):
+        row = (jnp.where(behind, near, far) >> across.astype(jnp.uint32)) & _ROW
         view.append(jnp.where(mirrored, _reversed(row), row))
     return view
 
@@ -64,18 +59,15 @@ def indices(cell: Array, agent: Array, direction: Array) -> Array:
 
 def without(rows: list[Array], index: Array, chosen: Array) -> list[Array]:
     """`rows` without the cells at those `index` `[K, *B]` that are `chosen`."""
-    column = index * 37 >> 8  # a seventh of it, for 0 to 48
-    bit = SIZE * (index - SIZE * column) + column  # in the order of rows
-    chosen = chosen & (index != OUTSIDE)
-    one, zero = jnp.uint32(1), jnp.uint32(0)
-    low = high = jnp.zeros(index.shape[1:], jnp.uint32)
-    for k in range(index.shape[0]):
-        in_low = bit[k] < 4 * SIZE
-        marked = one << jnp.where(in_low, bit[k], bit[k] - 4 * SIZE).astype(jnp.uint32)
-        marked = jnp.where(chosen[k], marked, zero)
-        low, high = low | jnp.where(in_low, marked, zero), high | jnp.where(in_low, zero, marked)
-    words = [low >> (SIZE * i) for i in range(4)] + [high >> (SIZE * i) for i in range(3)]
-    return [row & ~word for row, word in zip(rows, words, strict=True)]
+    column = (index * 37) >> 8  # a seventh of it, for 0 to 48
+    row = jnp.where(chosen & (index != OUTSIDE), index - SIZE * column, SIZE)
+    bit = jnp.uint32(1) << jnp.where(row < SIZE, column, 0).astype(jnp.uint32)
+    result = []
+    for i, members in enumerate(rows):
+        for k in range(index.shape[0]):
+            members = jnp.where(row[k] == i, members & ~bit[k], members)
+        result.append(members)
+    return result
 
 
 def seen(clear: list[Array]) -> list[Array]:
@@ -117,7 +109,7 @@ def unpack(words: list[Array]) -> Array:
     return ((jnp.where(low, words[0][None], words[1][None]) >> shift) & 1) == 1
 
 
-def positions(axes: int) -> Any:
+def positions(axes: int) -> np.ndarray:
     """0 to 48, int32 `[49, 1, ...]`, for `axes` batch axes."""
     return np.arange(SIZE**2, dtype=np.int32).reshape(-1, *(1,) * axes)
 
@@ -127,12 +119,12 @@ def _window(lines: list[Array], start: Array) -> list[Array]:
     shift = 32
     while shift > 1:
         shift //= 2
-        wanted = SIZE + shift - 1
-        shifted = (start & shift) != 0
-        lines = [
-            jnp.where(shifted, lines[i + shift], lines[i]) if i + shift < len(lines) else lines[i]
-            for i in range(min(wanted, len(lines)))
-        ]
+        if shift + SIZE <= len(lines):
+            shifted, last = (start & shift) != 0, len(lines) - 1
+            lines = [
+                jnp.where(shifted, lines[min(i + shift, last)], lines[i])
+                for i in range(min(SIZE + shift - 1, len(lines)))
+            ]
     return lines
 
 

@@ -51,7 +51,8 @@ def start(
     """The state at the start of an episode, from the places and codes of objects."""
     named = () if isinstance(mission, tuple) else (mission,)
     numbers = [agent, direction, *named, *(n for pair in objects for n in pair)]
-    batch = np.broadcast_shapes(open.shape[1:], *map(np.shape, numbers))
+    sets = [open.shape[1:], () if isinstance(lava, tuple) else lava.shape[1:]]
+    batch = np.broadcast_shapes(*sets, *map(np.shape, numbers))
 
     def full(x: Any) -> Array:
         return jnp.broadcast_to(jnp.asarray(x, jnp.int32), batch)
@@ -125,31 +126,35 @@ def image(state: State, shape: Shape, see_through: bool, doors: bool) -> Array:
     those that are not open.
     """
 
-    def as_bits(agent: Array, direction: Array, open: Array, lava: Any, cell: Array, code: Array):
-        clear = view.rows(open, shape, agent, direction)
-        index = view.indices(cell, agent, direction)
-        floor = view.pack(clear)
-        if not isinstance(lava, tuple):
-            lava = view.pack(view.rows(lava, shape, agent, direction))
+    def as_rows(agent: Array, direction: Array, sets: Any, cell: Array, code: Array) -> Any:
+        rows = [view.rows(lines, shape, agent, direction) for lines in sets]
+        load = carried(cell, code)
+        own = jnp.where(load == 0, cells.EMPTY, load)
+        return view.indices(cell, agent, direction), rows, own
+
+    def as_words(index: Array, rows: Any, code: Array) -> Any:
+        clear = rows[0]
         if doors:
             clear = view.without(clear, index, cells.is_opaque(cells.kind_of(code)))
-        seen = () if see_through else view.pack(view.seen(clear))
-        load = carried(cell, code)
-        return index, code, floor, lava, seen, jnp.where(load == 0, cells.EMPTY, load)
+        seen = [] if see_through else [view.seen(clear)]
+        return [view.pack(r) for r in (*seen, *rows)]
 
-    def as_cells(index: Array, code: Array, floor: Any, lava: Any, seen: Any, own: Array) -> Array:
+    def as_cells(index: Array, code: Array, words: Any, own: Array) -> Array:
+        seen, (floor, *lava) = ([], words) if see_through else (words[:1], words[1:])
         shown = jnp.where(view.unpack(floor), cells.EMPTY, cells.WALL_CODE)
-        if lava:
-            shown = jnp.where(view.unpack(lava), cells.LAVA_CODE, shown)
+        for w in lava:
+            shown = jnp.where(view.unpack(w), cells.LAVA_CODE, shown)
         positions = view.positions(own.ndim)
         for k in range(code.shape[0]):
             shown = jnp.where(positions == index[k][None], code[k][None], shown)
         shown = jnp.where(positions == view.AGENT, own[None], shown)
-        if seen:
-            shown = jnp.where(view.unpack(seen), shown, cells.UNSEEN)
+        for w in seen:
+            shown = jnp.where(view.unpack(w), shown, cells.UNSEEN)
         return shown.astype(jnp.uint8)
 
-    parts = state.agent, state.direction, state.open, state.lava
-    shown = stage(as_cells, *stage(as_bits, *parts, state.object_cell, state.object_code))
+    sets = [state.open] if isinstance(state.lava, tuple) else [state.open, state.lava]
+    cell, code = state.object_cell, state.object_code
+    index, rows, own = stage(as_rows, state.agent, state.direction, sets, cell, code)
+    shown = stage(as_cells, index, code, stage(as_words, index, rows, code), own)
     picture = jnp.stack(cells.channels(shown), 1)
     return picture.reshape(view.SIZE, view.SIZE, 3, *state.agent.shape)
