@@ -12,7 +12,7 @@ and the original starts from what float32 holds.
 """
 
 # The original is installed in an environment of its own.
-# pyright: reportMissingImports=false, reportArgumentType=false, reportPossiblyUnbound=false
+# pyright: reportMissingImports=false, reportArgumentType=false, reportPossiblyUnboundVariable=false
 
 import contextlib
 import io
