@@ -245,3 +245,19 @@ def test_wrong_sizes_are_refused_with_their_value(make: Callable[[], Any], messa
     """Fails if a size that makes no sense is found out inside a compiled program only."""
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_params_of_a_wrong_shape_are_refused() -> None:
+    """Fails if a mapping of another size is read as if it fitted."""
+    sea = DeepSea(size=8)
+    params = sea.default_params()._replace(mapping=np.ones((8, 7), bool))
+    with pytest.raises(ValueError, match=r"params\.mapping has shape \(8, 7\): needs \(8, 8\)"):
+        sea.step(KEY, one(DeepSea(size=8)), jnp.int32(1), params)
+    named: list[tuple[Any, str]] = [
+        (BernoulliBandit(), "low"),
+        (GaussianBandit(), "mean"),
+        (LinearContextualBandit(), "spread"),
+    ]
+    for env, name in named:
+        with pytest.raises(ValueError, match=rf"params\.{name} has shape \(9,\)"):
+            env.reset(KEY, env.default_params()._replace(**{name: np.ones(9, np.float32)}))

@@ -245,3 +245,5 @@ def test_cards_that_cannot_be_asked_for_are_refused(k: Any) -> None:
     """Fails if a wrong `k` is found out inside a compiled program only."""
     with pytest.raises(ValueError, match=rf"k={k}: needs an integer"):
         RepeatPrevious(k=k)
+    with pytest.raises(ValueError, match=r"decks=1: too few cards"):
+        RepeatPrevious(k=60).reset(KEY, repeat.Params(decks=1))

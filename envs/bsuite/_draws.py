@@ -10,6 +10,7 @@ an array in place.  `words`, `once` and `put` are made of these.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,3 +62,10 @@ def once(i: Array) -> Array:
 def put(vector: Array, value: Array, at: int) -> Array:
     """`vector` with the scalar `value` at the fixed place `at`."""
     return jax.lax.dynamic_update_slice(vector, value.astype(vector.dtype)[None], (at,))
+
+
+def sized(name: str, array: Any, shape: tuple[int, ...]) -> Array:
+    """`array`, a number of the params called `name`. Raises ValueError unless it has `shape`."""
+    if jnp.shape(array) != shape:
+        raise ValueError(f"params.{name} has shape {jnp.shape(array)}: needs {shape}")
+    return jnp.asarray(array)

@@ -79,7 +79,8 @@ class BernoulliBandit:
 
     def reset(self, key: Key, params: BernoulliParams) -> tuple[State, Array]:
         shares = _draws.uniform(jax.random.bits(key, (self.arms,)))
-        means = params.low + shares * (params.high - params.low)
+        low, high = (_draws.sized(n, getattr(params, n), (self.arms,)) for n in ("low", "high"))
+        means = low + shares * (high - low)
         return State(tuple(means), jnp.int32(0)), _first(self.arms)
 
     def step(
@@ -126,7 +127,9 @@ class GaussianBandit:
 
     def reset(self, key: Key, params: GaussianParams) -> tuple[State, Array]:
         drawn = _draws.normal(jax.random.bits(key, (self.arms,)))
-        means = params.mean + params.spread * drawn
+        names = "mean", "spread"
+        mean, spread = (_draws.sized(n, getattr(params, n), (self.arms,)) for n in names)
+        means = mean + spread * drawn
         return State(tuple(means), jnp.int32(0)), _first(self.arms)
 
     def step(
@@ -139,7 +142,9 @@ class GaussianBandit:
     ) -> tuple[State, Step]:
         """A step whose chance event is given: a standard normal number."""
         mean = _choose(action, state.means)
-        reward = mean + noise * _choose(action, tuple(jnp.asarray(params.noise)))
+        reward = mean + noise * _choose(
+            action, tuple(_draws.sized("noise", params.noise, (self.arms,)))
+        )
         return _pulled(state, action, mean, reward, params.pulls)
 
     def observation_space(self, params: GaussianParams) -> Box:
@@ -178,7 +183,9 @@ class LinearContextualBandit:
 
     def reset(self, key: Key, params: LinearParams) -> tuple[LinearState, Array]:
         words = jax.random.bits(key, (1 + self.arms, self.features))
-        weights = params.mean + params.spread * _draws.normal(words[1:])
+        names, shape = ("mean", "spread"), (self.arms, self.features)
+        mean, spread = (_draws.sized(n, getattr(params, n), shape) for n in names)
+        weights = mean + spread * _draws.normal(words[1:])
         context = _context(words[0])
         state = LinearState(tuple(tuple(w) for w in weights), context, jnp.int32(0))
         return state, _with_context(context, _first(self.arms))

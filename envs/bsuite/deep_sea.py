@@ -114,7 +114,8 @@ class DeepSea:
         return sea.reshape(self.size, self.size)
 
     def _look_up(self, mapping: Array, state: State) -> Array:
-        return jnp.asarray(mapping)[state.row, state.column] != 0
+        mapping = _draws.sized("mapping", mapping, (self.size, self.size))
+        return mapping[state.row, state.column] != 0
 
 
 @dataclasses.dataclass(frozen=True)

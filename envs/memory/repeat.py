@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from fastrl.door import integer
 from fastrl.spaces import Discrete
@@ -109,6 +110,9 @@ class RepeatPrevious:
         return Params(decks=1 + self.k // (SUITS * PER_SUIT))
 
     def reset(self, key: Key, params: Params) -> tuple[PreviousState, Array]:
+        decks = params.decks
+        if not isinstance(decks, Tracer) and not np.all(_cards(params) > self.k):
+            raise ValueError(f"decks={decks}: too few cards to ask for one of {self.k} before")
         pack = _full_pack(params)
         first = _draw(jax.random.uniform(key), pack)
         nothing = jnp.zeros(-(-self.k // 16), jnp.uint32)
