@@ -6,6 +6,7 @@ operations into the loop that reads them, which then repeats them for every elem
 writes; `optimization_barrier` is dropped before that happens, a branch is not.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,7 @@ import jax.numpy as jnp
 def batch_last(f: Callable[..., Any]) -> Callable[..., Any]:
     """`f` with a rule for `vmap` that hands it arrays whose batch axes come last, not first.
 
-    `f` must serve any number of batch axes.  It is compiled as a stage of its own: the first
-    leaf of its arguments must be an array of integers.
+    `f` must serve any number of batch axes.  It is compiled as a stage of its own (`stage`).
     """
 
     @jax.custom_batching.custom_vmap
@@ -41,14 +41,16 @@ def batch_last(f: Callable[..., Any]) -> Callable[..., Any]:
 def stage(f: Callable[..., Any], *arguments: Any) -> Any:
     """`f(*arguments)`, on CPU in a branch of its own, which is always taken.
 
-    Only for use within `batch_last`: under a `vmap` of JAX's own the branch would be a selection.
+    Arguments are arrays of integers or booleans, none of them empty.  Only for use within
+    `batch_last`: under a `vmap` of JAX's own the branch would be a selection.
     """
 
     f = jax.jit(f)  # traced once, although it is used three times
 
     def in_branch(*arguments: Any) -> Any:
-        first = jnp.ravel(jax.tree.leaves(arguments)[0])[0]
-        always = (first | jnp.ones((), first.dtype)) != 0  # which the compiler does not see
+        # True, which the compiler does not see unless all that it depends on is constant.
+        some = [jnp.ravel(x)[0].astype(jnp.int32) for x in jax.tree.leaves(arguments)]
+        always = functools.reduce(jnp.bitwise_or, some, jnp.int32(1)) != 0
         shapes = jax.eval_shape(f, *arguments)
 
         def never(*arguments: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from fastrl import door
 from fastrl.envs import bitset
 from fastrl.envs.minigrid import cells, draws, lines, world
-from fastrl.envs.minigrid.compiling import batch_last
+from fastrl.envs.minigrid.compiling import batch_last, stage
 from fastrl.envs.minigrid.task import Task, Verdict
 from fastrl.envs.minigrid.world import Front, State
 from fastrl.types import Array, Key
@@ -80,7 +80,10 @@ class DynamicObstacles(Task):
         hits = (action == cells.MOVES.forward) & ~was.free & (was.kind != cells.GOAL)
         return Verdict(verdict.won & ~hits, hits)
 
-    def _wander(self, agent: Array, open: Array, cell: Array, words: Array) -> Array:
+    def _wander(self, *arguments: Array) -> Array:
+        return jnp.stack(stage(self._places, *arguments))
+
+    def _places(self, agent: Array, open: Array, cell: Array, words: Array) -> list[Array]:
         """Each ball goes to a free one of the eight cells around it, if there is one."""
         place = [cell[k] for k in range(cell.shape[0])]
         for k, word in enumerate(words, 1):
@@ -91,7 +94,7 @@ class DynamicObstacles(Task):
             nth = bitset.nth([free], draws.below(word, count))[1]
             to = place[k] + cells.at(nth % 3 - 1, nth // 3 - 1)
             place[k] = jnp.where(count > 0, to, place[k])
-        return jnp.stack(place)
+        return place
 
 
 def _around(rows: Array, cell: Array) -> Array:
