@@ -44,7 +44,6 @@ class Fixed:
     """
 
     version: ClassVar[int] = 1
-    batch_last: ClassVar[bool] = Task.batch_last
 
     task: Task
     level: str

@@ -52,7 +52,6 @@ class Task:
     """
 
     version: ClassVar[int] = 1
-    batch_last: ClassVar[bool] = True  # what `vmap` gives is laid out with its axis last
     see_through: ClassVar[bool] = False  # whether walls hide nothing
     doors: ClassVar[bool] = False  # whether there can be doors
     mission: ClassVar[bool] = False  # whether the mission names a colour
