@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import toys
 
+import fastrl
 from fastrl import distributions, normalize, reset
 from fastrl.envs import classic
 from fastrl.kernels import prng, scalarize_rules
@@ -142,6 +143,20 @@ def test_it_is_the_rollout_that_learners_use(env):
 @ENVS
 def test_every_classic_environment_lowers_for_cuda(env):
     assert supports(env, NetworkConfig((64, 64))) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["motor/Cont-CC-PermExDc-v0", "quadrotor/HoverOneD-v0", "memory/TMaze-v0"]
+)
+def test_other_families_lower_for_cuda(name):
+    """Fails if PPO on a GPU would stop at the kernel of an environment that a scan could play."""
+    assert supports(fastrl.make(name), SMALL) is None
+
+
+def test_observations_may_hold_what_is_alike_for_all():
+    """Fails if an entry that depends on the task alone is no vector over the block."""
+    c = case(fastrl.make("motor/Cont-CC-PermExDc-v0"))
+    assert_same(fused(c)(c.params, prng.key(4), c.state, c.task), oracle(c))
 
 
 class Params(NamedTuple):

@@ -1,7 +1,6 @@
 """How a learner's rollout is run: as an XLA scan, or on a GPU as one kernel where that is possible.
 
-A `Collect` is `(see, key, params, state, task, statistics) -> (state, samples, metrics)`; both
-kinds play the same episodes but for rounding.
+Both play the same episodes but for rounding.
 """
 
 import functools
@@ -65,13 +64,15 @@ class Collector(NamedTuple):
         """The fused rollout, or None; asked while the program is traced."""
         if jax.default_backend() != "gpu":
             return None
-        chosen, reason = _choose(self.vec_env.env, self.shape, self.normalized)
+        chosen = None
         if self.reset is not resets.fresh:
             reason = "episodes start from another Reset than fastrl.reset.fresh"
         elif jax.random.key_impl(key) != prng.HASH32:
             reason = "keys are not of hash32"
         elif sharding.is_sharded():
             reason = "environments are split over several devices"
+        else:  # traces the environment
+            chosen, reason = _choose(self.vec_env.env, self.shape, self.normalized)
         if reason is not None:
             logging.getLogger("fastrl").info("the rollout is an XLA scan: %s", reason)
             return None
@@ -87,7 +88,10 @@ def _choose(env: Env, shape: NetworkConfig, normalized: bool) -> tuple[Any, str 
     if normalized:
         space = env.observation_space(env.default_params())
         statistics = jax.eval_shape(lambda: normalize.init(space))
-    return choose(
-        env, shape, kept=Kept(value=False), statistics=statistics,
-        preprocess=normalize.normalize if normalized else None, platform="gpu",
-    )  # fmt: skip
+    try:
+        return choose(
+            env, shape, kept=Kept(value=False), statistics=statistics,
+            preprocess=normalize.normalize if normalized else None, platform="gpu",
+        )  # fmt: skip
+    except Exception as error:  # of the translation; what is wrong with `env` the scan will raise
+        return None, f"{type(error).__name__}: {error}"

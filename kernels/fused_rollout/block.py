@@ -64,8 +64,8 @@ def one_step(
     """A step of the environments with numbers `env`, uint32 `[B]`."""
 
     def inputs(observation: Any) -> list[jax.Array]:
-        seen = program.see(statistics, observation)
-        return heads.encode(program.observation_space, seen)
+        seen = heads.encode(program.observation_space, program.see(statistics, observation))
+        return [jnp.broadcast_to(x, env.shape) for x in seen]  # some are alike for all
 
     state, observation = (
         _cells(program.state, carry.state),
