@@ -10,7 +10,11 @@ from typing import Any
 
 from fastrl import registry
 
-_MODULES = {"ppo": "fastrl.algorithms.ppo"}
+_MODULES = {
+    "a2c": "fastrl.algorithms.a2c",
+    "dqn": "fastrl.algorithms.dqn",
+    "ppo": "fastrl.algorithms.ppo",
+}
 
 
 def names() -> list[str]:

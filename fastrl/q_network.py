@@ -1,0 +1,104 @@
+"""Networks that give a value, or several numbers, for every discrete action."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fastrl import spaces
+from fastrl.networks import NetworkConfig, Torso, encoder, split_views
+from fastrl.spaces import Discrete, Space
+from fastrl.types import Array, Key, Observation
+
+_NEVER = -1e9  # the value of an action that is masked out
+
+
+class QNetwork(NamedTuple):
+    """Numbers of every action; leading axes of any number are the batch."""
+
+    init: Callable[[Key], Any]  # (key) -> params
+    apply: Callable[[Any, Observation], Array]  # (params, observation) -> [..., A, K]
+    num_actions: int
+
+
+class _Head(nn.Module):
+    num_actions: int
+    num_outputs: int
+    dueling: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        advantage = nn.Dense(self.num_actions * self.num_outputs, name="advantage")(x)
+        advantage = advantage.reshape(*x.shape[:-1], self.num_actions, self.num_outputs)
+        if not self.dueling:
+            return advantage
+        value = nn.Dense(self.num_outputs, name="value")(x)[..., None, :]
+        return value + advantage - advantage.mean(-2, keepdims=True)
+
+
+class _Network(nn.Module):
+    config: NetworkConfig
+    num_actions: int
+    num_outputs: int
+    dueling: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = Torso(self.config, name="torso")(x)
+        return _Head(self.num_actions, self.num_outputs, self.dueling, name="head")(x)
+
+
+def q_network(
+    observation_space: Space,
+    action_space: Space,
+    config: NetworkConfig = NetworkConfig(),
+    *,
+    num_outputs: int = 1,
+    dueling: bool = False,
+) -> QNetwork:
+    """`num_outputs` numbers for each action: one value, or the numbers of a distribution.
+
+    `dueling` (Wang et al. 2016, arXiv:1511.06581, equation 9): value plus advantage less its mean.
+    Raises ValueError where a space does not fit, before anything is compiled.
+    """
+    if not isinstance(action_space, Discrete):
+        raise ValueError(f"the actions are {action_space}: values of actions need Discrete ones")
+    actor_space, _, _ = split_views(observation_space)
+    encode = encoder(actor_space, config.torso == "conv")
+    network = _Network(config, action_space.n, num_outputs, dueling)
+    outputs_of: Callable[..., Any] = network.apply
+
+    def init(key: Key) -> Any:
+        return network.init(key, encode(split_views(spaces.zeros(observation_space))[0]))
+
+    def apply(params: Any, observation: Observation) -> Array:
+        return outputs_of(params, encode(split_views(observation)[0]))
+
+    return QNetwork(init, apply, action_space.n)
+
+
+def allowed(observation: Observation, values: Array) -> Array:
+    """`values` `[..., A]` with those of actions masked out by the observation far below all."""
+    mask = split_views(observation)[2]
+    return values if mask is None else jnp.where(mask, values, _NEVER)
+
+
+def epsilon_greedy(
+    key: Key, values: Array, epsilon: Array | float, observation: Observation
+) -> Array:
+    """int32 `[...]`: an allowed action by chance with probability `epsilon`, else the best.
+
+    Consumes `key`.
+    """
+    choose_key, uniform_key = jax.random.split(key)
+    mask = split_views(observation)[2]
+    shape = values.shape[:-1]
+    if mask is None:
+        other = jax.random.randint(choose_key, shape, 0, values.shape[-1])
+    else:
+        other = jax.random.categorical(choose_key, jnp.where(mask, 0.0, _NEVER))
+    explore = jax.random.uniform(uniform_key, shape) < epsilon
+    best = jnp.argmax(allowed(observation, values), -1)
+    return jnp.where(explore, other, best).astype(jnp.int32)
