@@ -3,10 +3,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install train test quick lint clean
+.PHONY: help install train test test-full quick lint clean
 
 help: ## what there is to make
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(VENV)/.installed ## makes .venv and installs fastrl with its development tools
 
@@ -20,11 +20,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 train: install ## trains PPO on CartPole-v1
 	$(BIN)/fastrl train configs/ppo_cartpole.toml
 
-test: install ## runs all tests
-	$(BIN)/python -m pytest
+test: install ## runs the tests, on two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-full: install ## runs these and those of a kind that others stand for
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "full or not full"
 
 quick: install ## runs the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: install ## style and types
 	$(BIN)/ruff check .

@@ -335,6 +335,7 @@ def run(script: str, folder: Path, *arguments: str) -> list[dict]:
 
 @pytest.mark.slow
 class TestScripts:
+    @pytest.mark.full
     def test_environments(self, tmp_path):
         rows = run("environments", tmp_path, "--peers", "--num-envs", "32", "--steps", "64",
                    "--rounds", "1", "--seconds", "0.01")  # fmt: skip
@@ -346,8 +347,11 @@ class TestScripts:
         "arguments",
         [
             ("--case", "cartpole", "--num-envs", "4", "--steps", "1024"),
-            ("--case", "members", "--members", "4", "--steps", "512", "--devices", "2"),
-            ("--case", "host", "--steps", "512"),
+            pytest.param(
+                ("--case", "members", "--members", "4", "--steps", "512", "--devices", "2"),
+                marks=pytest.mark.full,
+            ),
+            pytest.param(("--case", "host", "--steps", "512"), marks=pytest.mark.full),
         ],
         ids=lambda a: a[1],
     )
@@ -358,12 +362,14 @@ class TestScripts:
         assert row["fastrl_compile"] > 0
         assert row["fastrl_return"] > 8
 
+    @pytest.mark.full
     def test_scaling(self, tmp_path):
         rows = run("scaling", tmp_path, "--rounds", "1", "--steps", "512", "--axis", "envs",
                    "--num-envs", "4", "8")  # fmt: skip
         assert [r["size"] for r in rows] == [4, 8]
         assert rows[0]["ratio"] == 1.0
 
+    @pytest.mark.full
     def test_roofline(self, tmp_path):
         rows = run("roofline", tmp_path, "--num-envs", "16", "--num-steps", "8", "--hidden", "16",
                    "--rounds", "3", "--seconds", "0.2", "--copy", "65536")  # fmt: skip
@@ -378,6 +384,7 @@ class TestScripts:
         assert {"import", "trace", "lower", "compile", "first run"} <= set(rows[0]["phases"])
         assert rows[1]["phases"]["compile"] < rows[0]["phases"]["compile"]
 
+    @pytest.mark.full
     def test_guard(self, tmp_path):
         expected = tmp_path / "guard.json"
         expected.write_text(

@@ -67,6 +67,12 @@ def printed(script: str) -> str:
     return done.stdout + done.stderr
 
 
+def others_full(names: Any, *kept: str) -> list[Any]:
+    """Parameters of which all but those `kept` run with the full suite only."""
+    marks = (pytest.mark.full, pytest.mark.slow)
+    return [n if n in kept else pytest.param(n, marks=marks) for n in names]
+
+
 def test_a_rollout_keeps_the_contract() -> None:
     """Fails if shapes, ends or starts of the batch are not what learners rely on."""
     first, last, seen, metrics = play()(prng.key(0), params(max_steps=5), 0.0, 0.1)
@@ -203,7 +209,7 @@ def test_render_html_plays_the_states() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["inverted_pendulum", "hopper"])
+@pytest.mark.parametrize("name", others_full(["inverted_pendulum", "hopper"], "hopper"))
 def test_steps_equal_brax(name: str) -> None:
     """Fails if a step from the same state under the same action differs from brax's own step."""
     env = Brax(name)
@@ -226,7 +232,7 @@ def test_steps_equal_brax(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", brax.NAMES)
+@pytest.mark.parametrize("name", others_full(brax.NAMES, "inverted_pendulum", "reacher"))
 def test_every_task_runs(name: str) -> None:
     """Fails if a task cannot be stepped, or leaves its spaces."""
     env = Brax(name)
@@ -240,7 +246,7 @@ def test_every_task_runs(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", brax.BACKENDS)
+@pytest.mark.parametrize("backend", others_full(brax.BACKENDS, "generalized"))
 def test_every_backend_runs(backend: str) -> None:
     """Fails if a backend's state does not survive being packed, or friction breaks its contacts."""
     env = Brax("inverted_pendulum" if backend == "mjx" else "hopper", backend)
@@ -250,6 +256,7 @@ def test_every_backend_runs(backend: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_checker_finds_no_fault() -> None:
     """Fails if the adapter breaks the contract that every environment keeps."""
     report = check_env(PENDULUM, num_envs=16, num_steps=100)
