@@ -13,6 +13,7 @@ from fastrl import registry
 _MODULES = {
     "a2c": "fastrl.algorithms.a2c",
     "dqn": "fastrl.algorithms.dqn",
+    "policy_gradient": "fastrl.algorithms.policy_gradient",
     "ppo": "fastrl.algorithms.ppo",
 }
 
