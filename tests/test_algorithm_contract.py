@@ -1,0 +1,167 @@
+"""What every registered algorithm keeps: one line of `CASES` each, as small as it gets."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fastrl
+from fastrl import algorithms, sharding
+
+ITERATIONS = 4  # of which the first two are saved, and the rest resumed
+
+
+class Case(NamedTuple):
+    env: str
+    config: dict[str, Any]  # fields of the algorithm's Config: tiny, and several episodes long
+    moved: str = "learning_rate"  # a number of `hparams` that must not compile again
+    params: dict[str, Any] = {"max_steps": 7}  # noqa: RUF012 - of the task: both ends occur
+    quick: bool = False  # whether it stands for the others in the quick tests
+
+
+ON_POLICY = {"num_envs": 32, "num_steps": 8, "hidden_sizes": (8,)}
+REPLAY = {
+    "num_envs": 32, "num_steps": 2, "num_rounds": 4, "num_updates": 2, "batch_size": 16,
+    "buffer_size": 512, "learning_starts": 64, "hidden_sizes": (8,),
+}  # fmt: skip
+
+# Sorted by name; what the algorithm has of its own goes on top of ON_POLICY or REPLAY.
+CASES = {
+    "dqn": Case("CartPole-v1", REPLAY | {"prioritised": True, "n_step": 3}, quick=True),
+    "ppo": Case("CartPole-v1", ON_POLICY | {"num_minibatches": 2}, quick=True),
+}
+
+
+def of_all(test: Any) -> Any:
+    """`test` for every case, slow for those that are not `quick`."""
+    names = [n if c.quick else pytest.param(n, marks=pytest.mark.slow) for n, c in CASES.items()]
+    return pytest.mark.parametrize("name", names)(test)
+
+
+@functools.cache
+def built(name: str) -> tuple[Any, Any]:
+    """The algorithm and its task."""
+    case, module = CASES[name], algorithms.module(name)
+    env = fastrl.make(case.env)
+    algorithm = module.make(env, module.Config(**case.config))
+    return algorithm, env.default_params()._replace(**case.params)
+
+
+@functools.cache
+def program(name: str, vmapped: bool = False) -> Any:
+    """The whole training, jitted: (key, hparams, task) -> (state, metrics)."""
+    algorithm, _ = built(name)
+    training = fastrl.run(algorithm, ITERATIONS * algorithm.steps_per_iteration)
+    return jax.jit(jax.vmap(training, (0, None, None)) if vmapped else training)
+
+
+@functools.cache
+def trained(name: str, seed: int = 0) -> Any:
+    """The state at the end of `run`."""
+    algorithm, task = built(name)
+    return program(name)(jax.random.key(seed), algorithm.default_hparams, task)[0]
+
+
+def numbers(state: Any) -> list[np.ndarray]:
+    """The leaves, keys as their words."""
+    words = lambda x: jax.random.key_data(x) if _is_key(x) else x  # noqa: E731
+    return [np.asarray(words(x)) for x in jax.tree.leaves(state)]
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def assert_equal(a: Any, b: Any, tolerance: float = 0.0) -> None:
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(numbers(a), numbers(b), strict=True):
+        if tolerance and np.issubdtype(x.dtype, np.floating):
+            np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
+        else:
+            np.testing.assert_array_equal(x, y)
+
+
+def test_every_algorithm_is_here():
+    """One that is registered and not listed is not tested."""
+    assert sorted(CASES) == algorithms.names()
+
+
+@of_all
+def test_train_is_run_and_a_resumed_run_is_the_whole(name, tmp_path):
+    """State that is not saved, a key drawn on the host, or a buffer that is not restored."""
+    algorithm, task = built(name)
+    steps = algorithm.steps_per_iteration
+    options = {"progress": False, "eval_every": 0, "log_every": 2 * steps}
+    fastrl.train(
+        algorithm, None, task, steps=2 * steps, seed=0, run_dir=tmp_path,
+        checkpoint_every=2 * steps, **options,
+    )  # fmt: skip
+    whole = fastrl.train(
+        algorithm, steps=ITERATIONS * steps, resume=True, run_dir=tmp_path, progress=False
+    )
+    assert_equal(whole, trained(name))
+
+
+@of_all
+def test_other_numbers_compile_nothing(name):
+    """A hyper-parameter, seed or number of the task that is baked into the program."""
+    algorithm, task = built(name)
+    trained(name)
+    hparams = algorithm.default_hparams
+    moved = hparams._replace(**{CASES[name].moved: 0.5 * getattr(hparams, CASES[name].moved)})
+    before = program(name)._cache_size()
+    state, _ = program(name)(jax.random.key(5), moved, task._replace(max_steps=9))
+    assert program(name)._cache_size() == before
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(algorithm.parameters(state)))
+
+
+@of_all
+def test_the_numbers_change_what_is_learned(name):
+    """Without updates all of the other tests would pass."""
+    algorithm, task = built(name)
+    start = algorithm.parameters(jax.jit(algorithm.init)(
+        fastrl.key(0), algorithm.default_hparams, task
+    ))  # fmt: skip
+    end = algorithm.parameters(trained(name))
+    changed = [np.abs(a - b).max() > 0 for a, b in zip(numbers(start), numbers(end), strict=True)]
+    assert np.mean(changed) > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_vmapped_seeds_equal_single_runs(name):
+    """A reduction over the wrong axis, or state that members share."""
+    algorithm, task = built(name)
+    keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
+    both, _ = program(name, vmapped=True)(keys, algorithm.default_hparams, task)
+    for i in range(2):
+        assert_equal(jax.tree.map(lambda x, i=i: x[i], both), trained(name, i), 2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_four_devices_give_the_numbers_of_one(name):
+    """Means per shard, or data that an update sees only a part of."""
+    algorithm, task = built(name)
+    training = fastrl.run(algorithm, ITERATIONS * algorithm.steps_per_iteration)
+    with jax.set_mesh(sharding.mesh(4)):
+        state, _ = jax.jit(training)(jax.random.key(0), algorithm.default_hparams, task)
+    assert_equal(state, trained(name), 1e-5)
+
+
+@of_all
+def test_it_acts_on_any_batch(name):
+    """Shapes or types that the environment does not take, with a key and without."""
+    algorithm, task = built(name)
+    state, env = trained(name), algorithm.env
+    for batch in ((), (3,)):
+        observation = fastrl.spaces.zeros(env.observation_space(task), batch)
+        for key in (None, jax.random.key(0)):
+            carry = algorithm.initial_carry(batch)
+            action, _ = algorithm.act(state, carry, observation, key)
+            expected = fastrl.spaces.zeros(env.action_space(task), batch)
+            assert jnp.shape(action) == expected.shape
+            assert jnp.asarray(action).dtype == expected.dtype
