@@ -18,6 +18,7 @@ from fastrl.envs import (
     motors,
     probe,
     quadrotor,
+    tabular,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "motors",
     "probe",
     "quadrotor",
+    "tabular",
 ]

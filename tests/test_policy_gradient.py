@@ -1,0 +1,226 @@
+"""Policy gradients of trajectories: exact derivatives, steps by hand, probes."""
+
+import functools
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fastrl
+from fastrl import policy_gradient
+from fastrl.algorithms.policy_gradient import Trajectories, hessian_vector
+from fastrl.envs.tabular import RandomMDP
+from fastrl.kernels import prng
+
+ENV = RandomMDP(states=3, actions=2, horizon=3, sparsity=0.0, seed=1)
+METHODS = ["reinforce", "n_pg_igt", "harpg", "n_harpg"]
+
+
+def config(method: Any = "n_harpg", **options: Any) -> policy_gradient.Config:
+    return policy_gradient.Config(
+        method=method, **{"num_trajectories": 4, "horizon": 3, "hidden_sizes": (), **options}
+    )
+
+
+def exact(env, gamma):
+    """The discounted return of a linear softmax policy with weights `[F, A]`, in closed form."""
+    transitions, rewards, start = env.tables()
+    states, horizon = env.states, env.horizon
+
+    def value(weights, bias):
+        total, where = 0.0, jnp.asarray(start)
+        for t in range(horizon):
+            x = jnp.concatenate(
+                [jnp.eye(states), jnp.tile(jnp.eye(horizon + 1)[t][None], (states, 1))], axis=1
+            )
+            pi = jax.nn.softmax(x @ weights + bias[None])
+            both = where[:, None] * pi
+            total = total + gamma**t * (both * jnp.asarray(rewards)).sum()
+            where = jnp.einsum("sa,sat->t", both, jnp.asarray(transitions))
+        return total
+
+    return value
+
+
+def flat(params):
+    head = params["params"]["actor_head"]
+    return np.concatenate([np.ravel(head["kernel"]), np.ravel(head["bias"])]).astype(np.float64)
+
+
+def every_trajectory(env, params, network):
+    """All trajectories of `env` with their probabilities: an expectation becomes a sum."""
+    transitions, rewards, start = env.tables()
+    found = []
+    ranges = [range(env.states), range(env.actions)] * env.horizon
+    for path in itertools.product(*ranges):
+        states, actions = path[::2], path[1::2]
+        p = start[states[0]]
+        for t in range(env.horizon - 1):
+            p *= transitions[states[t], actions[t], states[t + 1]]
+        if p > 0:
+            found.append(
+                (states, actions, p, [rewards[s, a] for s, a in zip(states, actions, strict=True)])
+            )
+    observation = jnp.array([[[s, t] for s, _, _, _ in found for s in (s[t],)] for t in range(3)])
+    action = jnp.array([a for _, a, _, _ in found]).T
+    reward = np.array([r for *_, r in found]).T
+    log_p = np.asarray(network.policy(params, observation).log_prob(action), np.float64).sum(0)
+    return observation, action, reward, np.array([p for _, _, p, _ in found]) * np.exp(log_p)
+
+
+def test_gradient_and_hessian_vector_product_equal_those_of_the_return():
+    """Over all trajectories with their probabilities, against the return in closed form.
+
+    A missing term of B, a return that counts what came before, or a discount from the action on
+    instead of from the start, would all show.
+    """
+    gamma, space = 0.9, ENV.observation_space(ENV.default_params())
+    network = fastrl.networks.actor_critic(
+        space, ENV.action_space(ENV.default_params()), config().network
+    )
+    params = policy_gradient._without_critic(network.init(prng.key(0)))
+    params = jax.tree.map(lambda x: x + 0.5 * jax.random.normal(prng.key(1), x.shape), params)
+    vector = jax.tree.map(lambda x: jax.random.normal(prng.key(2), x.shape), params)
+    observation, action, reward, p = every_trajectory(ENV, params, network)
+    np.testing.assert_allclose(p.sum(), 1.0, rtol=1e-5)
+    discounted = reward * gamma ** np.arange(3)[:, None]
+    to_go = np.cumsum(discounted[::-1], 0)[::-1]
+    weight = jnp.asarray(to_go * (p * len(p)), jnp.float32)  # so that a mean is the expectation
+    seen = Trajectories(observation, action, weight, jnp.ones(weight.shape))
+    parts = policy_gradient._Parts(config(), network, None, None)  # type: ignore[arg-type]
+    phi = functools.partial(policy_gradient._phi, parts, seen)
+    log_p = functools.partial(policy_gradient._log_p, parts, seen)
+
+    with jax.enable_x64(True):
+        value = exact(ENV, gamma)
+        at = [jnp.asarray(np.asarray(params["params"]["actor_head"][n], np.float64))
+              for n in ("kernel", "bias")]  # fmt: skip
+        along = [jnp.asarray(np.asarray(vector["params"]["actor_head"][n], np.float64))
+                 for n in ("kernel", "bias")]  # fmt: skip
+        gradient = jax.jit(jax.grad(value, (0, 1)))
+        step = 1e-5
+        ahead, behind = (gradient(*(x + s * v for x, v in zip(at, along, strict=True)))
+                         for s in (step, -step))  # fmt: skip
+        wanted = np.concatenate([np.ravel(g) for g in gradient(*at)])
+        differences = np.concatenate(
+            [np.ravel((a - b) / (2 * step)) for a, b in zip(ahead, behind, strict=True)]
+        )
+    np.testing.assert_allclose(flat(jax.jit(jax.grad(phi))(params)), wanted, atol=1e-5)
+    product = jax.jit(functools.partial(hessian_vector, phi, log_p))
+    np.testing.assert_allclose(flat(product(params, vector)), differences, atol=1e-5)
+    assert np.abs(differences).max() > 0.01
+
+
+def steps(method, count, **numbers):
+    """The states after 0 .. count iterations, and the trajectories' own gradients."""
+    algorithm = policy_gradient.make(ENV, config(method))
+    hparams, task = policy_gradient.HParams(**numbers), ENV.default_params()
+    state = jax.jit(algorithm.init)(prng.key(3), hparams, task)
+    states, step = [state], jax.jit(algorithm.step)
+    for _ in range(count):
+        states.append(step(states[-1], hparams, task)[0])
+    return states
+
+
+def gradient_at(state, params, method):
+    """g of the trajectories that this iteration plays with `params`."""
+    algorithm = policy_gradient.make(ENV, config(method))
+    parts = algorithm.step.args[0]  # type: ignore[attr-defined]
+    play_key = jax.random.split(state.key, 4)[1]
+    hparams = policy_gradient.HParams(gamma=0.9)
+    seen, _, _ = policy_gradient._play(
+        parts, play_key, params, state, hparams, ENV.default_params()
+    )
+    return flat(jax.grad(functools.partial(policy_gradient._phi, parts, seen))(params))
+
+
+def test_transport_weights_by_hand():
+    """Three steps of N-PG-IGT in NumPy: where it plays, what it mixes, how far it goes."""
+    states = steps("n_pg_igt", 3, gamma=0.9, learning_rate=0.1, step_power=0.5)
+    direction = np.zeros(len(flat(states[0].params)))
+    for t, (state, after) in enumerate(itertools.pairwise(states)):
+        eta = (2 / (t + 2)) ** 0.8
+        x, before = flat(state.params), flat(state.previous)
+        ahead = x + (1 - eta) / eta * (x - before)
+        kernel, bias = (jnp.asarray(x, jnp.float32) for x in (ahead[:-2], ahead[-2:]))
+        played = {"params": {"actor_head": {"kernel": kernel.reshape(-1, 2), "bias": bias}}}
+        g = gradient_at(state, played, "n_pg_igt")
+        direction = (1 - eta) * direction + eta * g
+        np.testing.assert_allclose(flat(after.direction), direction, atol=1e-5)
+        rate = 0.1 * (2 / (t + 2)) ** 0.5
+        expected = x + rate * direction / np.linalg.norm(direction)
+        np.testing.assert_allclose(flat(after.params), expected, atol=1e-5)
+
+
+def test_the_first_step_of_every_method_is_the_plain_gradient():
+    """eta_0 = 1: whatever stands in d before, or is carried over from nothing, must not count."""
+    for method in METHODS:
+        before, after = steps(method, 1, gamma=0.9, learning_rate=0.5)
+        g = gradient_at(before, before.params, method)
+        g = g / np.linalg.norm(g) if method.startswith("n_") else g
+        np.testing.assert_allclose(flat(after.params) - flat(before.params), 0.5 * g, atol=1e-5)
+
+
+def test_recursive_momentum_carries_the_last_gradient_to_where_it_is_now():
+    """With a rate near 0 the product vanishes and HARPG is plain momentum; with one it is not."""
+    for rate, same in ((1e-6, True), (2.0, False)):
+        states = steps("harpg", 2, gamma=0.9, learning_rate=rate, momentum_power=1.0)
+        first = flat(states[1].direction)
+        g = gradient_at(states[1], states[1].params, "harpg")
+        eta = 2 / 3
+        plain = (1 - eta) * first + eta * g
+        assert np.allclose(flat(states[2].direction), plain, atol=1e-4) == same
+
+
+def test_a_cut_trajectory_counts_up_to_the_cut():
+    """The time limit's rewards are summed to the end of the trajectory, and no further."""
+    env = fastrl.make("probe/TimeLimit")
+    algorithm = policy_gradient.make(env, config("reinforce", horizon=14))
+    hparams, task = policy_gradient.HParams(gamma=0.5), env.default_params()
+    state = jax.jit(algorithm.init)(prng.key(0), hparams, task)
+    parts = algorithm.step.args[0]  # type: ignore[attr-defined]
+    seen, _, metrics = policy_gradient._play(parts, state.key, state.params, state, hparams, task)
+    expected = [sum(0.5**h for h in range(t, 10)) for t in range(10)] + [0.0] * 4
+    np.testing.assert_allclose(seen.weight, np.tile(np.array(expected)[:, None], 4), atol=1e-6)
+    assert float(metrics["episode_return"].total) == 40.0
+
+
+@pytest.mark.parametrize("name", ["probe/Policy", "probe/PolicyFromObservation"])
+@pytest.mark.parametrize("method", ["reinforce", "n_pg_igt", "n_harpg"])
+def test_policy_probes(name, method):
+    """A gradient of the wrong sign, or observations that do not go with their actions."""
+    algorithm = policy_gradient.make(
+        fastrl.make(name), config(method, num_trajectories=8, horizon=1, baseline=True)
+    )
+    rate = 1.0 if method == "reinforce" else 0.1
+    program = jax.jit(fastrl.run(algorithm, 100 * algorithm.steps_per_iteration))
+    hparams = policy_gradient.HParams(learning_rate=rate)
+    state, _ = program(jax.random.key(0), hparams, algorithm.env.default_params())
+    assert fastrl.evaluate(algorithm, state, episodes=50).mean_return == 1.0
+
+
+def test_a_baseline_is_the_running_mean_of_what_follows():
+    """In a probe that always pays 1 the baseline must reach 1, and the gradient vanish."""
+    env = fastrl.make("probe/Value")
+    algorithm = policy_gradient.make(env, config("reinforce", horizon=1, baseline=True))
+    state, metrics = jax.jit(fastrl.run(algorithm, 4 * 60))(
+        jax.random.key(0), policy_gradient.HParams(baseline_rate=0.2), env.default_params()
+    )
+    np.testing.assert_allclose(state.baseline, [1.0], atol=1e-4)
+    assert float(metrics["gradient_norm"].total[-1]) < 1e-4 < metrics["gradient_norm"].total[0]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"method": "harp"}, "'harp'.*'harpg'"),
+        ({"num_trajectories": 0}, "num_trajectories=0"),
+        ({"horizon": 0}, "horizon=0"),
+    ],
+)
+def test_bad_configs_name_the_value(kwargs, words):
+    with pytest.raises(ValueError, match=words):
+        policy_gradient.Config(**kwargs)
