@@ -15,6 +15,7 @@ _MODULES = {
     "dqn": "fastrl.algorithms.dqn",
     "policy_gradient": "fastrl.algorithms.policy_gradient",
     "ppo": "fastrl.algorithms.ppo",
+    "props": "fastrl.algorithms.props",
     "pqn": "fastrl.algorithms.pqn",
 }
 

@@ -1,0 +1,322 @@
+"""Parallelised Q-network (Gallici et al. 2024, "Simplifying Deep Temporal Difference Learning",
+arXiv:2407.04811, algorithm 1 and its lambda-returns): Q-learning on fresh rollouts.
+
+No replay buffer, no target network.  Many environments act epsilon-greedily for a few steps; the
+targets are the lambda-returns of the network that acted (Peng's Q(lambda)):
+
+    G_t = r_t + gamma (1 - term_t) [(1 - l_t) max_a Q(s'_t, a) + l_t G_{t+1}]
+    l_t = lambda (1 - done_t), and 0 at the end of the rollout
+    loss = mean 1/2 (Q(s_t, a_t) - G_t)^2
+
+with shuffled minibatches for some passes, RAdam, and layer normalisation before every
+activation, which is what keeps it stable.  `max_a Q(s_t, a)` of the rollout comes from the very
+pass that chose the actions.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from fastrl import door, normalize, optim, returns, sharding, spaces
+from fastrl import metrics as fm
+from fastrl.algorithms import agent as agents
+from fastrl.kernels.permutation import permutation
+from fastrl.metrics import Metrics
+from fastrl.networks import Activation, NetworkConfig, Torso, encoder, split_views
+from fastrl.spaces import Discrete
+from fastrl.storage import Storage, storage
+from fastrl.types import (
+    Action,
+    Algorithm,
+    Array,
+    Env,
+    Key,
+    Observation,
+    PyTree,
+    Recipe,
+    Reset,
+    ResetFactory,
+    Scalar,
+)
+from fastrl.vec import VecEnv, VecState, rollout
+
+_NEVER = -1e9  # the value of an action that is masked out
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What shapes the program. An iteration takes `num_envs * num_steps` environment steps."""
+
+    num_envs: int = 32
+    num_steps: int = 64  # of every environment, per iteration
+    num_epochs: int = 4  # passes over the rollout
+    num_minibatches: int = 16  # per pass
+    hidden_sizes: tuple[int, ...] = (128, 128)
+    activation: Activation = "relu"
+    torso: Literal["mlp", "conv"] = "mlp"
+    layer_norm: bool = True  # before every activation
+    normalize_observation: bool = False  # by running mean and variance
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches"):
+            door.integer(name, getattr(self, name), 1)
+        for name in ("layer_norm", "normalize_observation"):
+            door.flag(name, getattr(self, name))
+        if self.num_envs * self.num_steps % self.num_minibatches:
+            raise ValueError(
+                f"num_envs*num_steps={self.num_envs * self.num_steps} is not divisible by "
+                f"num_minibatches={self.num_minibatches}"
+            )
+        object.__setattr__(self, "hidden_sizes", self.network.hidden_sizes)
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The network's share of this."""
+        return NetworkConfig(
+            self.hidden_sizes, self.activation, self.torso, layer_norm=self.layer_norm
+        )
+
+
+class HParams(NamedTuple):
+    """Traced numbers: another value compiles nothing."""
+
+    learning_rate: Scalar = 5e-4
+    gamma: Scalar = 0.99  # discount
+    q_lambda: Scalar = 0.95
+    epsilon_start: Scalar = 1.0  # share of random actions: falls linearly ...
+    epsilon_end: Scalar = 0.05  # ... to this ...
+    epsilon_steps: Scalar = 100_000.0  # ... within so many environment steps
+    max_grad_norm: Scalar = 10.0
+    reward_scale: Scalar = 1.0
+    anneal_steps: Scalar = float("inf")  # environment steps until the rate below is reached
+    final_learning_rate: Scalar = 0.0
+
+
+_SHARE, _POSITIVE = door.Range(0.0, 1.0), door.Range(0.0, open=True)
+RANGES = {
+    "learning_rate": door.Range(0.0), "final_learning_rate": door.Range(0.0),
+    "gamma": _SHARE, "q_lambda": _SHARE, "epsilon_start": _SHARE, "epsilon_end": _SHARE,
+    "epsilon_steps": _POSITIVE, "max_grad_norm": _POSITIVE, "anneal_steps": _POSITIVE,
+}  # fmt: skip
+
+
+class State(NamedTuple):
+    """All there is to go on with."""
+
+    key: Key
+    params: Any
+    optimizer: optax.OptState
+    env: VecState
+    observations: normalize.RunningStatistics
+    iteration: Array
+
+
+class Sample(NamedTuple):
+    """What is kept of a rollout. Leaves are `[T, N, ...]`."""
+
+    observation: PyTree  # as kept, see `fastrl.storage`
+    action: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    best: Array  # max_a Q(s, a) of the network that acted
+    final: Any  # the same of the true successor where truncated, else 0
+
+
+class QNetwork(nn.Module):
+    """Action values of an encoded observation: `[..., *input] -> [..., A]`."""
+
+    config: NetworkConfig
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        init = nn.initializers.orthogonal(1.0)
+        return nn.Dense(self.num_actions, kernel_init=init)(Torso(self.config)(x))
+
+
+class _Parts(NamedTuple):
+    """What is closed over. `q_values(params, observation [..., *])` is `[..., A]`."""
+
+    config: Config
+    vec_env: VecEnv
+    storage: Storage
+    q_values: Callable[[Any, Observation], Array]
+
+    def see(self, state: State, observation: Observation) -> Observation:
+        """The observation as the network sees it."""
+        if not self.config.normalize_observation:
+            return observation
+        return normalize.normalize(state.observations, observation)
+
+
+def make(
+    env: Env, config: Config = Config(), *, reset: ResetFactory | None = None
+) -> Algorithm[HParams, State]:
+    """PQN on `env`, whose actions are Discrete. The same arguments give the same Algorithm.
+
+    `reset` says where episodes start: by default `fastrl.reset.default(env)`.
+    Raises TypeError or ValueError for what does not fit, before anything is compiled.
+    """
+    return _make(env, config, agents.checked(env, config, Config, reset))
+
+
+@functools.lru_cache(maxsize=256)
+def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
+    task = env.default_params()
+    space, action_space = env.observation_space(task), env.action_space(task)
+    if not isinstance(action_space, Discrete):
+        raise ValueError(f"action space {action_space}: PQN needs Discrete; take ppo or sac")
+    starts = reset(env)
+    door.record("what reset(env) returns", starts, Reset)
+    module = QNetwork(config.network, action_space.n)
+    encode = encoder(split_views(space)[0], config.torso == "conv")
+
+    def q_values(params: Any, observation: Observation) -> Array:
+        seen, _, mask = split_views(observation)
+        q: Any = module.apply(params, encode(seen))
+        return q if mask is None else jnp.where(mask, q, _NEVER)
+
+    parts = _Parts(config, VecEnv(env, config.num_envs, starts), storage(space), q_values)
+
+    def init(key: Key, hparams: HParams, task: Any) -> State:
+        key, network_key, env_key = jax.random.split(key, 3)
+        params = module.init(network_key, encode(split_views(spaces.zeros(space))[0]))
+        optimizer = _optimizer(hparams, hparams.learning_rate).init(params)
+        env_state = parts.vec_env.init(env_key, task)
+        return State(key, params, optimizer, env_state, normalize.init(space), jnp.int32(0))
+
+    def act(
+        state: State, carry: Any, observation: Observation, key: Key | None
+    ) -> tuple[Action, Any]:
+        q = q_values(state.params, parts.see(state, observation))
+        return jnp.argmax(q, axis=-1).astype(jnp.int32), carry
+
+    def value(state: State, observation: Observation) -> Array:
+        return q_values(state.params, parts.see(state, observation)).max(-1)
+
+    return Algorithm(
+        init, functools.partial(_iterate, parts), act, config.num_envs * config.num_steps,
+        HParams(), env, value, parameters=lambda state: state.params,
+        check=functools.partial(door.ranges, allowed=RANGES),
+        recipe=Recipe("pqn", env, config, reset),
+    )  # fmt: skip
+
+
+def _optimizer(hparams: HParams, learning_rate: Scalar) -> optax.GradientTransformation:
+    """RAdam after clipping the global norm."""
+    return optax.chain(
+        optax.clip_by_global_norm(hparams.max_grad_norm),  # type: ignore[arg-type]
+        optax.radam(learning_rate),
+    )
+
+
+def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
+    """One iteration: a rollout, its lambda-returns, and `num_epochs` passes of minibatches."""
+    config = parts.config
+    key, rollout_key, shuffle_key = jax.random.split(state.key, 3)
+    env_state, samples, metrics = _collect(parts, rollout_key, state, hparams, task)
+    observation = parts.storage.unpack(samples.observation)
+    last = parts.see(state, sharding.collect(env_state.observation))
+    last_best = parts.q_values(state.params, last).max(-1)
+    following = jnp.concatenate([samples.best[1:], last_best[None]])
+    targets = returns.lambda_returns(
+        samples.reward * hparams.reward_scale,
+        jnp.where(samples.truncated, samples.final, following),
+        samples.terminated, samples.truncated, hparams.gamma, hparams.q_lambda,
+    )  # fmt: skip
+    view, stored = parts.storage.unpack, samples.observation
+    if config.normalize_observation:  # seen once, not in every epoch
+        view, stored = lambda seen: seen, parts.see(state, observation)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (stored, samples.action, targets))
+    params, optimizer, update_metrics = _update(parts, view, shuffle_key, state, flat, hparams)
+    observations = state.observations
+    if config.normalize_observation:
+        observations = normalize.update(observations, observation)
+    explained = agents.explained_variance(samples.best, targets)
+    state = State(key, params, optimizer, env_state, observations, state.iteration + 1)
+    return state, metrics | update_metrics | {"explained_variance": fm.mean(explained)}
+
+
+def _collect(
+    parts: _Parts, key: Key, state: State, hparams: HParams, task: Any
+) -> tuple[VecState, Sample, Metrics]:
+    """A rollout `[T, N]`, epsilon-greedy. Consumes `key`."""
+    config, see = parts.config, functools.partial(parts.see, state)
+    steps = state.iteration.astype(jnp.float32) * (config.num_envs * config.num_steps)
+    progress = steps / hparams.epsilon_steps
+    epsilon = optim.linear(hparams.epsilon_start, hparams.epsilon_end, progress)
+
+    def policy(key: Key, observation: Observation) -> tuple[Action, Array]:
+        q = parts.q_values(state.params, see(observation))
+        mask = split_views(observation)[2]
+        return epsilon_greedy(key, q, epsilon, mask), q.max(-1)
+
+    def keep(t: Any, best: Array) -> Sample:
+        final = jax.lax.cond(
+            t.truncated.any(),
+            lambda x: parts.q_values(state.params, see(x)).max(-1) * t.truncated,
+            lambda x: jnp.zeros(t.truncated.shape),
+            t.next_observation,
+        )
+        return Sample(
+            parts.storage.pack(t.observation), t.action, t.reward, t.terminated, t.truncated,
+            best, final,
+        )  # fmt: skip
+
+    env_state, samples, metrics = rollout(
+        parts.vec_env, policy, key, state.env, task, config.num_steps, keep
+    )
+    return env_state, sharding.collect(samples), metrics | {"epsilon": fm.mean(epsilon)}
+
+
+def epsilon_greedy(key: Key, q: Array, epsilon: Scalar, mask: Array | None = None) -> Array:
+    """Actions, int32 `[...]`: with probability `epsilon` any allowed one, else the best of `q`.
+
+    `q` and `mask` are `[..., A]`.  One uniform number decides both: below `epsilon`, it is
+    uniform again once divided by it.  Consumes `key`.
+    """
+    share = jax.random.uniform(key, q.shape[:-1]) / jnp.maximum(epsilon, 1e-9)
+    if mask is None:
+        chosen = jnp.minimum(share * q.shape[-1], q.shape[-1] - 1).astype(jnp.int32)
+    else:
+        rank = jnp.cumsum(mask, axis=-1)
+        place = jnp.floor(share * rank[..., -1])[..., None]
+        chosen = jnp.argmax(jnp.broadcast_to(rank > place, rank.shape), axis=-1)
+    return jnp.where(share < 1.0, chosen, jnp.argmax(q, axis=-1)).astype(jnp.int32)
+
+
+def _update(
+    parts: _Parts, view: Callable[[PyTree], Observation], key: Key, state: State,
+    flat: tuple[PyTree, Array, Array], hparams: HParams,
+) -> tuple[Any, Any, Metrics]:  # fmt: skip
+    """`num_epochs` passes over observations, actions and targets in shuffled minibatches."""
+    config = parts.config
+    size = config.num_envs * config.num_steps
+    optimizer = _optimizer(hparams, agents.learning_rate(hparams, state.iteration, size))
+
+    def loss(params: Any, batch: tuple[PyTree, Array, Array]) -> tuple[Array, Metrics]:
+        stored, action, target = batch
+        q = parts.q_values(params, view(stored))
+        taken = jnp.where(jax.nn.one_hot(action, q.shape[-1], dtype=bool), q, 0.0).sum(-1)
+        loss = 0.5 * jnp.mean((taken - target) ** 2)
+        return loss, {"loss": fm.mean(loss), "q_value": fm.mean(taken)}
+
+    def minibatch(carry: Any, index: Array) -> tuple[Any, Metrics]:
+        params, optimizer_state = carry
+        batch = sharding.shard_batch(jax.tree.map(lambda x: x[index], flat))
+        grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
+        updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
+        return (optax.apply_updates(params, updates), optimizer_state), metrics
+
+    shuffle = functools.partial(permutation, a=config.num_steps, b=config.num_envs)
+    indices = jax.vmap(shuffle)(jax.random.split(key, config.num_epochs))
+    indices = indices.reshape(config.num_epochs * config.num_minibatches, -1)
+    end, metrics = jax.lax.scan(minibatch, (state.params, state.optimizer), indices)
+    return *end, fm.fold(metrics)
