@@ -72,8 +72,8 @@ def of(env: Any) -> MDP:
     """The process of a tabular environment, such as `tabular/Lock-v0`."""
     if not callable(getattr(env, "tables", None)):
         raise TypeError(f"{type(env).__name__} has no tables(): pass a tabular environment")
-    transitions, rewards, start = (np.asarray(x, np.float64) for x in env.tables())
-    return MDP(transitions, rewards, start, env.horizon)
+    transitions, rewards = (np.asarray(x, np.float64) for x in env.tables())
+    return MDP(transitions, rewards, np.eye(len(rewards))[0], env.horizon)
 
 
 def values(mdp: MDP, backup: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -16,7 +16,6 @@ from fastrl.envs.tabular import RandomMDP
 from fastrl.kernels import prng
 
 ENV = RandomMDP(states=3, actions=2, horizon=3, sparsity=0.0, seed=1)
-METHODS = ["reinforce", "n_pg_igt", "harpg", "n_harpg"]
 
 
 def config(method: Any = "n_harpg", **options: Any) -> policy_gradient.Config:
@@ -27,8 +26,8 @@ def config(method: Any = "n_harpg", **options: Any) -> policy_gradient.Config:
 
 def exact(env, gamma):
     """The discounted return of a linear softmax policy with weights `[F, A]`, in closed form."""
-    transitions, rewards, start = env.tables()
-    states, horizon = env.states, env.horizon
+    transitions, rewards = env.tables()
+    start, states, horizon = np.eye(env.states)[0], env.states, env.horizon
 
     def value(weights, bias):
         total, where = 0.0, jnp.asarray(start)
@@ -52,8 +51,8 @@ def flat(params):
 
 def every_trajectory(env, params, network):
     """All trajectories of `env` with their probabilities: an expectation becomes a sum."""
-    transitions, rewards, start = env.tables()
-    found = []
+    transitions, rewards = env.tables()
+    start, found = np.eye(env.states)[0], []
     ranges = [range(env.states), range(env.actions)] * env.horizon
     for path in itertools.product(*ranges):
         states, actions = path[::2], path[1::2]
@@ -125,16 +124,17 @@ def steps(method, count, **numbers):
     return states
 
 
-def gradient_at(state, params, method):
-    """g of the trajectories that this iteration plays with `params`."""
-    algorithm = policy_gradient.make(ENV, config(method))
-    parts = algorithm.step.args[0]  # type: ignore[attr-defined]
-    play_key = jax.random.split(state.key, 4)[1]
-    hparams = policy_gradient.HParams(gamma=0.9)
-    seen, _, _ = policy_gradient._play(
-        parts, play_key, params, state, hparams, ENV.default_params()
-    )
-    return flat(jax.grad(functools.partial(policy_gradient._phi, parts, seen))(params))
+@jax.jit
+def played_gradient(state, params):
+    """g of the trajectories that an iteration from `state` plays with `params`."""
+    parts = policy_gradient.make(ENV, config("reinforce")).step.args[0]  # type: ignore[attr-defined]
+    key, hparams = jax.random.split(state.key, 4)[1], policy_gradient.HParams(gamma=0.9)
+    seen, _, _ = policy_gradient._play(parts, key, params, state, hparams, ENV.default_params())
+    return jax.grad(functools.partial(policy_gradient._phi, parts, seen))(params)
+
+
+def gradient_at(state, params):
+    return flat(played_gradient(state, params))
 
 
 def test_transport_weights_by_hand():
@@ -147,7 +147,7 @@ def test_transport_weights_by_hand():
         ahead = x + (1 - eta) / eta * (x - before)
         kernel, bias = (jnp.asarray(x, jnp.float32) for x in (ahead[:-2], ahead[-2:]))
         played = {"params": {"actor_head": {"kernel": kernel.reshape(-1, 2), "bias": bias}}}
-        g = gradient_at(state, played, "n_pg_igt")
+        g = gradient_at(state, played)
         direction = (1 - eta) * direction + eta * g
         np.testing.assert_allclose(flat(after.direction), direction, atol=1e-5)
         rate = 0.1 * (2 / (t + 2)) ** 0.5
@@ -155,11 +155,11 @@ def test_transport_weights_by_hand():
         np.testing.assert_allclose(flat(after.params), expected, atol=1e-5)
 
 
-def test_the_first_step_of_every_method_is_the_plain_gradient():
+def test_the_first_step_is_the_plain_gradient():
     """eta_0 = 1: whatever stands in d before, or is carried over from nothing, must not count."""
-    for method in METHODS:
+    for method in ("n_pg_igt", "harpg"):
         before, after = steps(method, 1, gamma=0.9, learning_rate=0.5)
-        g = gradient_at(before, before.params, method)
+        g = gradient_at(before, before.params)
         g = g / np.linalg.norm(g) if method.startswith("n_") else g
         np.testing.assert_allclose(flat(after.params) - flat(before.params), 0.5 * g, atol=1e-5)
 
@@ -169,7 +169,7 @@ def test_recursive_momentum_carries_the_last_gradient_to_where_it_is_now():
     for rate, same in ((1e-6, True), (2.0, False)):
         states = steps("harpg", 2, gamma=0.9, learning_rate=rate, momentum_power=1.0)
         first = flat(states[1].direction)
-        g = gradient_at(states[1], states[1].params, "harpg")
+        g = gradient_at(states[1], states[1].params)
         eta = 2 / 3
         plain = (1 - eta) * first + eta * g
         assert np.allclose(flat(states[2].direction), plain, atol=1e-4) == same
@@ -182,18 +182,19 @@ def test_a_cut_trajectory_counts_up_to_the_cut():
     hparams, task = policy_gradient.HParams(gamma=0.5), env.default_params()
     state = jax.jit(algorithm.init)(prng.key(0), hparams, task)
     parts = algorithm.step.args[0]  # type: ignore[attr-defined]
-    seen, _, metrics = policy_gradient._play(parts, state.key, state.params, state, hparams, task)
+    play = jax.jit(functools.partial(policy_gradient._play, parts))
+    seen, _, metrics = play(state.key, state.params, state, hparams, task)
     expected = [sum(0.5**h for h in range(t, 10)) for t in range(10)] + [0.0] * 4
     np.testing.assert_allclose(seen.weight, np.tile(np.array(expected)[:, None], 4), atol=1e-6)
     assert float(metrics["episode_return"].total) == 40.0
 
 
-@pytest.mark.parametrize("name", ["probe/Policy", "probe/PolicyFromObservation"])
 @pytest.mark.parametrize("method", ["reinforce", "n_pg_igt", "n_harpg"])
-def test_policy_probes(name, method):
+def test_policy_from_observation(method):
     """A gradient of the wrong sign, or observations that do not go with their actions."""
     algorithm = policy_gradient.make(
-        fastrl.make(name), config(method, num_trajectories=8, horizon=1, baseline=True)
+        fastrl.make("probe/PolicyFromObservation"),
+        config(method, num_trajectories=8, horizon=1, baseline=True),
     )
     rate = 1.0 if method == "reinforce" else 0.1
     program = jax.jit(fastrl.run(algorithm, 100 * algorithm.steps_per_iteration))
@@ -210,7 +211,9 @@ def test_a_baseline_is_the_running_mean_of_what_follows():
         jax.random.key(0), policy_gradient.HParams(baseline_rate=0.2), env.default_params()
     )
     np.testing.assert_allclose(state.baseline, [1.0], atol=1e-4)
-    assert float(metrics["gradient_norm"].total[-1]) < 1e-4 < metrics["gradient_norm"].total[0]
+    norms = metrics["gradient_norm"].total
+    assert norms[:5].max() > 0.1
+    assert norms[-1] < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class Lock(Tabular):
         if self.horizon < self.length:
             raise ValueError(f"horizon={self.horizon} is below length={self.length}")
 
-    def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def tables(self) -> tuple[np.ndarray, np.ndarray]:
         rest = self.length
         right = np.random.RandomState(RIGHT_SEED).randint(self.actions, size=self.length)
         transitions = np.zeros((self.states, self.actions, self.states))
@@ -53,4 +53,4 @@ class Lock(Tabular):
             transitions[place, action, place + 1] += 1.0 - self.slip
             rewards[place, action] = 0.0
         rewards[rest - 1, right[-1]] = 1.0 - self.slip  # the mean: paid for going on
-        return transitions, rewards, np.eye(self.states)[0]
+        return transitions, rewards

@@ -30,7 +30,7 @@ class RandomMDP(Tabular):
         if not 0.0 <= self.sparsity < 1.0:
             raise ValueError(f"sparsity={self.sparsity!r}: needs a share from 0 to below 1")
 
-    def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def tables(self) -> tuple[np.ndarray, np.ndarray]:
         draw = np.random.RandomState(self.seed)
         shape = self.states, self.actions
         transitions = np.zeros((*shape, self.states))
@@ -39,4 +39,4 @@ class RandomMDP(Tabular):
             row[to] = draw.dirichlet(np.ones(self.branching))
         rewards = draw.uniform(size=shape) / self.horizon
         rewards[draw.uniform(size=shape) < self.sparsity] = 0.0
-        return transitions, rewards, np.eye(self.states)[0]
+        return transitions, rewards

@@ -1,8 +1,8 @@
 """What tabular environments share: play by tables of probabilities and rewards.
 
 The tables are params, so other processes of the same size are other tasks of the same program.
-An episode has exactly `horizon` steps; its end is a termination, since nothing follows in a
-process of finite horizon.  `fastrl.effective_horizon` analyses the same tables.
+An episode begins in state 0 and has exactly `horizon` steps; its end is a termination, since
+nothing follows in a process of finite horizon.  `fastrl.effective_horizon` analyses the tables.
 """
 
 import dataclasses
@@ -22,7 +22,6 @@ class Params(NamedTuple):
 
     transitions: Any  # float32 [S, A, S], probabilities of the next state
     rewards: Any  # float32 [S, A]
-    start: Any  # float32 [S], probabilities of the first state
 
 
 class State(NamedTuple):
@@ -51,19 +50,17 @@ class Tabular:
         integer("horizon", self.horizon, 1)
 
     def default_params(self) -> Params:
-        transitions, rewards, start = self.tables()
-        return Params(*(np.asarray(x, np.float32) for x in (transitions, rewards, start)))
+        return Params(*(np.asarray(x, np.float32) for x in self.tables()))
 
-    def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Transitions `[S, A, S]`, rewards `[S, A]` and start `[S]`, float64: all in state 0."""
+    def tables(self) -> tuple[np.ndarray, np.ndarray]:
+        """Transitions `[S, A, S]` and rewards `[S, A]`, float64: here nothing happens."""
         shape = self.states, self.actions
         transitions = np.zeros((*shape, self.states))
         transitions[..., 0] = 1.0
-        return transitions, np.zeros(shape), np.eye(self.states)[0]
+        return transitions, np.zeros(shape)
 
     def reset(self, key: Key, params: Params) -> tuple[State, Array]:
-        start = self._sized("start", params.start, (self.states,))
-        state = State(_draw(key, start), jnp.int32(0))
+        state = State(jnp.int32(0), jnp.int32(0))
         return state, self._observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:

@@ -33,7 +33,7 @@ import optax
 
 from fastrl import distributions, door, sharding
 from fastrl import metrics as fm
-from fastrl import reset as resets
+from fastrl.algorithms import agent as agents
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, ActorCritic, NetworkConfig, actor_critic
 from fastrl.types import (
@@ -130,11 +130,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    door.environment(env)
-    door.record("config", config, Config)
-    reset = reset or resets.default(env)
-    door.function("reset", reset, "fastrl.reset.pool")
-    return _make(env, config, reset)
+    return _make(env, config, agents.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,0 +1,353 @@
+"""PPO on data collected to look on-policy: PROPS (Corrado and Hanna 2023, arXiv:2311.08290).
+
+Every `behaviour_steps` steps the policy that acts is made anew (`props_sampler`): near the target
+policy, but preferring what the data in the buffer lack.  After `num_steps` steps PPO trains the
+target policy on the last `buffer_rollouts` rollouts as if it had played them all: no importance
+weights; log-probabilities, values and advantages (GAE within each rollout) are those of the
+present parameters.  Then the oldest rollout is dropped.
+
+With `sampler="on_policy"` this is PPO that reuses old rollouts, the fair baseline; with one epoch,
+one minibatch and `clip=inf` it is A2C on the same data.  Observations are stored as they are and
+normalised when they are used, so statistics that move do not mix old and new.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fastrl import distributions, door, normalize, optim, returns, sharding, spaces
+from fastrl import metrics as fm
+from fastrl.algorithms import agent as agents
+from fastrl.algorithms import props_sampler
+from fastrl.algorithms.agent import Agent, Statistics
+from fastrl.algorithms.props_sampler import Data, until_kl, weighted_mean
+from fastrl.kernels.permutation import permutation
+from fastrl.metrics import Metrics
+from fastrl.networks import Activation, NetworkConfig
+from fastrl.types import (
+    Action,
+    Algorithm,
+    Array,
+    Env,
+    Key,
+    Observation,
+    PyTree,
+    Recipe,
+    ResetFactory,
+    Scalar,
+    Transition,
+)
+from fastrl.vec import VecState, rollout
+
+_SAMPLERS = ("props", "ros", "on_policy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What shapes the program. An iteration takes `num_envs * num_steps` environment steps."""
+
+    num_envs: int = 1
+    num_steps: int = 1024  # of every environment, per update of the target policy
+    num_epochs: int = 16
+    num_minibatches: int = 16  # per epoch
+    buffer_rollouts: int = 1  # that are trained on
+    sampler: Literal["props", "ros", "on_policy"] = "props"
+    behaviour_steps: int = 16  # of every environment, per update of the behaviour policy
+    behaviour_epochs: int = 16
+    behaviour_minibatches: int = 4
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    activation: Activation = "tanh"
+    normalize_observation: bool = False  # by running mean and variance
+    normalize_reward: bool = False  # by the running std of the discounted return
+    error_fit_steps: int = 0  # above 0: `sampling_error` is measured, by a fit of so many steps
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if type(field.default) is int:
+                least = 0 if field.name == "error_fit_steps" else 1
+                door.integer(field.name, getattr(self, field.name), least)
+            elif type(field.default) is bool:
+                door.flag(field.name, getattr(self, field.name))
+        door.choice("sampler", self.sampler, _SAMPLERS)
+        for name in ("num_minibatches", "behaviour_minibatches"):
+            if self.buffer_size % getattr(self, name):
+                raise ValueError(
+                    f"buffer_rollouts*num_steps*num_envs={self.buffer_size} is not divisible by "
+                    f"{name}={getattr(self, name)}"
+                )
+        if self.num_steps % self.behaviour_steps:
+            raise ValueError(
+                f"num_steps={self.num_steps} is not divisible by "
+                f"behaviour_steps={self.behaviour_steps}"
+            )
+        object.__setattr__(self, "hidden_sizes", self.network.hidden_sizes)
+
+    @property
+    def buffer_size(self) -> int:
+        """Transitions that are trained on."""
+        return self.buffer_rollouts * self.num_steps * self.num_envs
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The network's share of this."""
+        return NetworkConfig(self.hidden_sizes, self.activation)
+
+
+class HParams(NamedTuple):
+    """Traced numbers: another value compiles nothing."""
+
+    learning_rate: Scalar = 1e-3
+    gamma: Scalar = 0.99  # discount
+    gae_lambda: Scalar = 0.95
+    clip: Scalar = 0.2  # of the target policy's probability ratio
+    entropy_coefficient: Scalar = 0.01
+    value_coefficient: Scalar = 0.5
+    max_grad_norm: Scalar = 0.5  # of both policies
+    target_kl: Scalar = 0.03  # skip the rest of an iteration's updates beyond it
+    behaviour_learning_rate: Scalar = 1e-3
+    behaviour_clip: Scalar = 0.3
+    behaviour_kl: Scalar = 0.01  # skip the rest of a behaviour update beyond it
+    behaviour_penalty: Scalar = 0.0  # lambda, of the KL from the target policy
+    reward_scale: Scalar = 1.0
+    anneal_steps: Scalar = float("inf")  # environment steps until the rate below is reached
+    final_learning_rate: Scalar = 0.0
+
+
+_POSITIVE, _SHARE = door.Range(0.0, open=True), door.Range(0.0, 1.0)
+RANGES = {
+    "learning_rate": door.Range(0.0), "final_learning_rate": door.Range(0.0),
+    "gamma": _SHARE, "gae_lambda": _SHARE, "clip": _POSITIVE, "max_grad_norm": _POSITIVE,
+    "behaviour_learning_rate": door.Range(0.0), "behaviour_clip": _POSITIVE,
+    "behaviour_penalty": door.Range(0.0), "anneal_steps": _POSITIVE,
+}  # fmt: skip
+
+
+class State(NamedTuple):
+    """All there is to go on with."""
+
+    key: Key
+    params: PyTree  # of the target policy and the values
+    optimizer: optax.OptState
+    env: VecState
+    statistics: Statistics
+    buffer: Transition  # [b * T, N, ...], the newest rollout last; actions as sampled
+    iteration: Array
+
+
+class _Parts(NamedTuple):
+    """What is closed over."""
+
+    config: Config
+    agent: Agent
+
+
+class _Sample(NamedTuple):
+    """What the target policy is trained on, `[B, ...]`."""
+
+    observation: Observation
+    action: Action
+    log_prob: Array
+    advantage: Array
+    target: Array
+    weight: Array
+
+
+def make(
+    env: Env, config: Config = Config(), *, reset: ResetFactory | None = None
+) -> Algorithm[HParams, State]:
+    """PPO with PROPS on `env`. The same arguments give the same Algorithm.
+
+    Raises TypeError or ValueError for what does not fit, before anything is compiled.
+    """
+    return _make(env, config, agents.checked(env, config, Config, reset))
+
+
+@functools.lru_cache(maxsize=256)
+def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
+    agent = agents.build(env, config, config.network, reset)
+    parts = _Parts(config, agent)
+
+    def init(key: Key, hparams: HParams, task: Any) -> State:
+        key, network_key, env_key = jax.random.split(key, 3)
+        params = agent.network.init(network_key)
+        shape = config.buffer_rollouts * config.num_steps, config.num_envs
+        observation = spaces.zeros(agent.observation_space, shape)
+        flags = jnp.zeros(shape, bool)
+        buffer = Transition(
+            observation, spaces.zeros(agent.action_space, shape), jnp.zeros(shape), flags, flags,
+            observation,
+        )  # fmt: skip
+        optimizer = optim.adam(hparams.learning_rate, hparams.max_grad_norm).init(params)
+        env_state = agent.vec_env.init(env_key, task)
+        return State(
+            key, params, optimizer, env_state, agent.statistics(), buffer, jnp.int32(0)
+        )  # fmt: skip
+
+    return Algorithm(
+        init, functools.partial(_iterate, parts), agent.act,
+        config.num_envs * config.num_steps, HParams(), env, agent.value,
+        parameters=lambda state: state.params,
+        check=functools.partial(door.ranges, allowed=RANGES),
+        recipe=Recipe("props", env, config, reset),
+    )  # fmt: skip
+
+
+def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
+    """A rollout under policies that fill the gaps of the buffer, and PPO on all of the buffer."""
+    key, collect_key, update_key = jax.random.split(state.key, 3)
+    env_state, buffer, valid, metrics = _collect(parts, collect_key, state, hparams, task)
+    statistics = _counted(parts.config, state.statistics, buffer, hparams)
+    seen = state._replace(statistics=statistics, buffer=buffer)
+    samples = _samples(parts, seen, valid, hparams)
+    params, optimizer, reported = _update(parts, update_key, seen, samples, hparams)
+    if parts.config.error_fit_steps:
+        data = Data(samples.observation, samples.action, samples.weight)
+        reported["sampling_error"] = fm.mean(props_sampler.sampling_error(
+            parts.agent.network, state.params, data, parts.config.error_fit_steps
+        ))  # fmt: skip
+    state = State(key, params, optimizer, env_state, statistics, buffer, state.iteration + 1)
+    return state, metrics | reported
+
+
+def _collect(
+    parts: _Parts, key: Key, state: State, hparams: HParams, task: Any
+) -> tuple[VecState, Transition, Array, Metrics]:
+    """The buffer with a new rollout in the place of the oldest, and which rows hold something."""
+    config, agent = parts.config, parts.agent
+    see = functools.partial(agent.see, state)
+    newest = (config.buffer_rollouts - 1) * config.num_steps
+    rows = jnp.arange(newest + config.num_steps)
+    kept = jnp.minimum(state.iteration, config.buffer_rollouts - 1) * config.num_steps
+    buffer = jax.tree.map(lambda x: jnp.roll(x, -config.num_steps, axis=0), state.buffer)
+
+    def segment(carry: Any, now: Any) -> Any:
+        (env_state, buffer), (key, at) = carry, now
+        behaviour_key, rollout_key = jax.random.split(key)
+        held = (rows >= newest - kept) & (rows < at)
+        acting, reported = _acting(parts, behaviour_key, see, state.params, buffer, held, hparams)
+
+        def policy(key: Key, observation: Observation) -> tuple[Action, Action]:
+            action = agent.network.policy(acting, see(observation)).sample(key)
+            return distributions.to_environment(agent.action_space, action), action
+
+        env_state, played, metrics = rollout(
+            agent.vec_env, policy, rollout_key, env_state, task, config.behaviour_steps,
+            lambda t, action: t._replace(action=action),
+        )  # fmt: skip
+        put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=at, axis=0)
+        buffer = jax.tree.map(lambda x, new: put(x, new), buffer, sharding.collect(played))
+        return (env_state, buffer), metrics | reported
+
+    starts = newest + jnp.arange(0, config.num_steps, config.behaviour_steps)
+    keys = jax.random.split(key, len(starts))
+    (env_state, buffer), metrics = jax.lax.scan(segment, (state.env, buffer), (keys, starts))
+    return env_state, buffer, rows >= newest - kept, fm.fold(metrics)
+
+
+def _acting(
+    parts: _Parts, key: Key, see: Any, params: PyTree, buffer: Transition, held: Array,
+    hparams: HParams,
+) -> tuple[PyTree, Metrics]:  # fmt: skip
+    """The parameters that act next, given what the buffer holds."""
+    config, network = parts.config, parts.agent.network
+    if config.sampler == "on_policy":
+        return params, {}
+    weight = jnp.broadcast_to(held[:, None], buffer.reward.shape).astype(jnp.float32)
+    data = _flat(Data(see(buffer.observation), buffer.action, weight))
+    if config.sampler == "ros":
+        rate = hparams.behaviour_learning_rate
+        return props_sampler.against_data(network, params, data, rate), {}
+    return props_sampler.behaviour(
+        network, params, data, key, hparams, config.behaviour_epochs, config.behaviour_minibatches
+    )
+
+
+def _counted(
+    config: Config, statistics: Statistics, buffer: Transition, hparams: HParams
+) -> Statistics:
+    """The statistics with the newest rollout in them."""
+    observations, rewards = statistics
+    new = jax.tree.map(lambda x: x[-config.num_steps :], buffer)
+    if config.normalize_observation:
+        observations = normalize.update(observations, new.observation)
+    if config.normalize_reward:
+        done, reward = new.terminated | new.truncated, new.reward * hparams.reward_scale
+        rewards, _ = normalize.scale_rewards(rewards, reward, done, hparams.gamma)
+    return Statistics(observations, rewards)
+
+
+def _samples(parts: _Parts, state: State, valid: Array, hparams: HParams) -> _Sample:
+    """All of the buffer, flat, with values, advantages and log-probabilities of `state.params`."""
+    config, network, buffer = parts.config, parts.agent.network, state.buffer
+    observation = parts.agent.see(state, buffer.observation)
+    policy, values = network.apply(state.params, observation)
+    next_values = network.value(state.params, parts.agent.see(state, buffer.next_observation))
+    reward = buffer.reward * hparams.reward_scale
+    if config.normalize_reward:
+        deviation = jnp.sqrt(state.statistics.rewards.statistics.variance + normalize.EPSILON)
+        reward = jnp.clip(reward / deviation, -10.0, 10.0)
+
+    def by_rollout(x: Array) -> Array:
+        return x.reshape(config.buffer_rollouts, config.num_steps, *x.shape[1:])
+
+    numbers = reward, values, next_values, buffer.terminated, buffer.truncated
+    each = functools.partial(returns.gae, gamma=hparams.gamma, lambda_=hparams.gae_lambda)
+    advantage = jax.vmap(each)(*map(by_rollout, numbers)).reshape(values.shape)
+    weight = jnp.broadcast_to(valid[:, None], values.shape).astype(jnp.float32)
+    log_prob = policy.log_prob(buffer.action)
+    return _flat(
+        _Sample(observation, buffer.action, log_prob, advantage, advantage + values, weight)
+    )  # fmt: skip
+
+
+def _flat(tree: Any) -> Any:
+    """Time and environment as one axis."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+
+def _update(
+    parts: _Parts, key: Key, state: State, samples: _Sample, hparams: HParams
+) -> tuple[PyTree, Any, Metrics]:
+    """PPO's epochs of shuffled minibatches."""
+    config = parts.config
+    rate = agents.learning_rate(hparams, state.iteration, config.num_envs * config.num_steps)
+    optimizer = optim.adam(rate, hparams.max_grad_norm)
+    loss = functools.partial(_loss, parts, hparams)
+    shuffle = functools.partial(permutation, a=config.buffer_size, b=1)
+    order = jax.vmap(shuffle)(jax.random.split(key, config.num_epochs))
+
+    def minibatch(carry: Any, index: Array) -> Any:
+        params, optimizer_state = carry
+        batch = sharding.shard_batch(jax.tree.map(lambda x: x[index], samples))
+        gradient, reported = jax.grad(loss, has_aux=True)(params, batch)
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        return (optax.apply_updates(params, updates), optimizer_state), reported
+
+    indices = order.reshape(config.num_epochs * config.num_minibatches, -1)
+    start = state.params, state.optimizer
+    (params, optimizer_state), reported = until_kl(minibatch, start, indices, hparams.target_kl)
+    return params, optimizer_state, reported
+
+
+def _loss(parts: _Parts, hparams: HParams, params: PyTree, batch: _Sample) -> tuple[Array, Metrics]:
+    """PPO's loss of the samples that count."""
+    policy, value = parts.agent.network.apply(params, batch.observation)
+    log_ratio, entropy = policy.log_prob(batch.action) - batch.log_prob, policy.entropy()
+    ratio, mean = jnp.exp(log_ratio), functools.partial(weighted_mean, weight=batch.weight)
+    centred = batch.advantage - mean(batch.advantage)
+    advantage = centred / (jnp.sqrt(mean(centred**2)) + 1e-8)
+    clipped = jnp.clip(ratio, 1.0 - hparams.clip, 1.0 + hparams.clip)
+    policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage)
+    value_loss = 0.5 * (value - batch.target) ** 2
+    each = policy_loss + hparams.value_coefficient * value_loss
+    each = each - hparams.entropy_coefficient * entropy
+    reported = {
+        "loss": each, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy,
+        "kl": ratio - 1.0 - log_ratio,
+    }  # fmt: skip
+    reported = jax.lax.stop_gradient(reported)
+    return mean(each), {name: fm.mean(x, batch.weight > 0) for name, x in reported.items()}

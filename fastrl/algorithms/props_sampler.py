@@ -1,0 +1,162 @@
+"""Which policy should collect next, so that the data look as if the target policy had: PROPS, ROS.
+
+Corrado and Hanna 2023, "On-Policy Policy Gradient Reinforcement Learning Without On-Policy
+Sampling" (arXiv:2311.08290).  With data D that a target policy pi_theta is to be trained on as if
+it were its own, and r = pi_phi(a|s) / pi_theta(a|s),
+
+    PROPS  phi starts at theta and minimises, in minibatches,
+           mean_D max(r, clip(r, 1 - eps, 1 + eps)) + lambda mean_D KL(pi_theta || pi_phi)
+           until an estimate of that KL, mean((r - 1) - log r), exceeds a target
+    ROS    phi = theta - alpha grad mean_D log pi_theta     (Zhong et al. 2022, arXiv:2111.14552)
+
+The first is PPO's clipped loss with advantage -1 for every sample: actions that D has already
+become less likely, so those that it lacks become more likely, but by no more than `eps`.
+
+How far D is from on-policy is its sampling error: KL(D) = mean_D [log pi_D - log pi_theta] with the
+empirical policy pi_D, the most likely one for D (equation 8 of the paper).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fastrl import metrics as fm
+from fastrl import optim
+from fastrl.distributions import Categorical, DiagonalNormal, Distribution, Product
+from fastrl.kernels.permutation import permutation
+from fastrl.metrics import Metrics
+from fastrl.networks import ActorCritic
+from fastrl.types import Action, Array, Key, Observation, PyTree
+
+
+class Data(NamedTuple):
+    """Samples `[B, ...]`, of which those with weight 1 count and those with weight 0 do not."""
+
+    observation: Observation  # as the network sees it
+    action: Action
+    weight: Array  # float32
+
+
+def behaviour(
+    network: ActorCritic, target: PyTree, data: Data, key: Key, hparams: Any,
+    epochs: int, minibatches: int,
+) -> tuple[PyTree, Metrics]:  # fmt: skip
+    """PROPS' phi for the target parameters theta. Without data it is theta. Consumes `key`.
+
+    `hparams` has `behaviour_learning_rate`, `behaviour_clip`, `behaviour_kl` and
+    `behaviour_penalty`.  Adam starts anew, as phi does.
+    """
+    optimizer = optim.adam(hparams.behaviour_learning_rate, hparams.max_grad_norm)
+    loss = functools.partial(_loss, network, target, hparams)
+    size = data.weight.shape[0]
+    order = jax.vmap(lambda key: permutation(key, size, 1))(jax.random.split(key, epochs))
+
+    def update(carry: Any, index: Array) -> Any:
+        params, state = carry
+        batch = jax.tree.map(lambda x: x[index], data)
+        gradient, reported = jax.grad(loss, has_aux=True)(params, batch)
+        updates, state = optimizer.update(gradient, state, params)
+        return (optax.apply_updates(params, updates), state), reported
+
+    start = target, optimizer.init(target)
+    (params, _), reported = until_kl(
+        update, start, order.reshape(epochs * minibatches, -1), hparams.behaviour_kl
+    )
+    return params, {f"behaviour_{name}": x for name, x in reported.items()}
+
+
+def until_kl(
+    update: Callable[[Any, Array], Any], start: Any, indices: Array, target_kl: Any
+) -> tuple[Any, Metrics]:
+    """Updates by the rows of `indices`, up to the first whose `kl` is beyond `target_kl`."""
+
+    def guarded(carry: Any, index: Array) -> Any:
+        inner, going = carry
+        shapes = jax.eval_shape(update, inner, index)[1]
+        inner, reported = jax.lax.cond(
+            going, update, lambda c, _: (c, fm.zeros_like(shapes)), inner, index
+        )
+        kl = reported["kl"]
+        return (inner, going & (kl.total <= target_kl * kl.weight)), reported
+
+    (end, _), reported = jax.lax.scan(guarded, (start, jnp.bool_(True)), indices)
+    return end, fm.fold(reported)
+
+
+def _loss(
+    network: ActorCritic, target: PyTree, hparams: Any, params: PyTree, batch: Data
+) -> tuple[Array, Metrics]:
+    aim = network.policy(target, batch.observation)
+    policy = network.policy(params, batch.observation)
+    log_ratio = policy.log_prob(batch.action) - aim.log_prob(batch.action)
+    ratio = jnp.exp(log_ratio)
+    clipped = jnp.clip(ratio, 1.0 - hparams.behaviour_clip, 1.0 + hparams.behaviour_clip)
+    kept_near = hparams.behaviour_penalty * divergence(aim, policy)
+    each = jnp.maximum(ratio, clipped) + kept_near
+    reported = {"loss": each, "kl": ratio - 1.0 - log_ratio}
+    reported = jax.lax.stop_gradient(reported)
+    return weighted_mean(each, batch.weight), {
+        name: fm.mean(x, batch.weight > 0) for name, x in reported.items()
+    }
+
+
+def against_data(network: ActorCritic, target: PyTree, data: Data, rate: Any) -> PyTree:
+    """ROS' phi: one step from theta that makes the data less likely."""
+
+    def log_likelihood(params: PyTree) -> Array:
+        log_prob = network.policy(params, data.observation).log_prob(data.action)
+        return weighted_mean(log_prob, data.weight)
+
+    gradient = jax.grad(log_likelihood)(target)
+    return jax.tree.map(lambda x, g: x - rate * g, target, gradient)
+
+
+def sampling_error(
+    network: ActorCritic, params: PyTree, data: Data, steps: int = 500, rate: float = 0.03
+) -> Array:
+    """KL(D) of `data` for the policy `params`; 0 without data.
+
+    The empirical policy starts from the policy, and Adam fits its head alone in `steps` steps
+    at a rate that falls to 0, as the paper's code does; so this is a lower bound, which is near
+    where features of the network are few.
+    """
+    layers = params["params"]
+    head = {name: x for name, x in layers.items() if name in ("actor_head", "log_std")}
+    optimizer = optax.adam(optax.linear_schedule(rate, 0.0, steps))
+    log_target = network.policy(params, data.observation).log_prob(data.action)
+
+    def error(head: PyTree) -> Array:
+        fitted = network.policy({"params": layers | head}, data.observation)
+        return weighted_mean(fitted.log_prob(data.action) - log_target, data.weight)
+
+    def fit(carry: Any, _: Any) -> Any:
+        head, state = carry
+        updates, state = optimizer.update(jax.grad(lambda h: -error(h))(head), state)
+        return (optax.apply_updates(head, updates), state), None
+
+    (head, _), _ = jax.lax.scan(fit, (head, optimizer.init(head)), None, steps)
+    return error(head)
+
+
+def weighted_mean(x: Array, weight: Array) -> Array:
+    """The mean of those entries that count; 0 where none does."""
+    return (x * weight).sum() / jnp.maximum(weight.sum(), 1.0)
+
+
+def divergence(p: Distribution, q: Distribution) -> Array:
+    """KL(p || q), `[...]`."""
+    match p, q:
+        case Categorical(), Categorical():
+            return (jnp.exp(p.log_p) * (p.log_p - q.log_p)).sum(-1)
+        case Product(), Product():
+            return sum(map(divergence, p.parts, q.parts))  # type: ignore[return-value]
+        case DiagonalNormal(), DiagonalNormal():
+            ratio = jnp.exp(2.0 * (p.log_std - q.log_std))
+            apart = ((p.mean - q.mean) * jnp.exp(-q.log_std)) ** 2
+            each = 0.5 * (ratio + apart - 1.0) - (p.log_std - q.log_std)
+            return each.sum(axis=tuple(range(-p.event_ndim, 0)))
+    raise ValueError(f"no divergence between {type(p).__name__} and {type(q).__name__}")
