@@ -1,20 +1,26 @@
-"""Deep Q-learning (Mnih et al. 2015) with the improvements of Rainbow as switches.
+"""Deep Q-learning (Mnih et al. 2015) with what has been found since as switches.
 
-Double (van Hasselt et al. 2016, arXiv:1509.06461), dueling (Wang et al. 2016), n-step targets and
-prioritised replay (Schaul et al. 2016).
+Double (van Hasselt et al. 2016, arXiv:1509.06461), dueling (Wang et al. 2016, arXiv:1511.06581),
+n-step targets, prioritised replay (Schaul et al. 2016, arXiv:1511.05952), distributions of returns
+(`fastrl.value_distributions`: C51, QR-DQN) and noisy networks (`fastrl.noisy`): all of them, with
+C51, are Rainbow (Hessel et al. 2018, arXiv:1710.02298).  Munchausen targets (Vieillard et al.
+2020, arXiv:2007.14430) and optimism in the loss (MEX, Liu et al. 2023, arXiv:2305.18258) besides.
 """
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.core import Tracer
 
-from fastrl import door, optim
+from fastrl import door, noisy, optim, q_targets
 from fastrl import metrics as fm
 from fastrl import reset as resets
+from fastrl import value_distributions as distributions
 from fastrl.algorithms import off_policy
 from fastrl.algorithms.off_policy import Batch, Learner
 from fastrl.metrics import Metrics
@@ -32,6 +38,7 @@ from fastrl.types import (
     ResetFactory,
     Scalar,
 )
+from fastrl.value_distributions import ValueDistribution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,23 +51,37 @@ class Config(off_policy.Config):
     learning_starts: int = 10_000
     hidden_sizes: tuple[int, ...] = (120, 84)
     activation: Activation = "relu"
-    torso: str = "mlp"
+    torso: Literal["mlp", "conv"] = "mlp"
     layer_norm: bool = False
     double: bool = False
     dueling: bool = False
     prioritised: bool = False
+    noisy: bool = False  # explores by noise in the weights, beside hparams.epsilon
+    distribution: Literal["none", "categorical", "quantile"] = "none"  # C51, QR-DQN
+    num_atoms: int = 51  # of a distribution: atoms, or quantiles
+    munchausen: bool = False
+    optimism: Literal["none", "value", "gap"] = "none"  # MEX, by hparams.eta
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "hidden_sizes", self.network.hidden_sizes)
+        door.choice("distribution", self.distribution, ("none", "categorical", "quantile"))
+        door.choice("optimism", self.optimism, ("none", "value", "gap"))
+        door.integer("num_atoms", self.num_atoms, 2)
+        wrong = self.double or self.n_step > 1 or self.distribution == "categorical"
+        if self.munchausen and wrong:
+            raise ValueError(
+                f"munchausen=true goes with double=false (has {str(self.double).lower()}: there is "
+                f"no best action to choose), n_step=1 (has {self.n_step}) and "
+                f"distribution='none' or 'quantile' (has {self.distribution!r})"
+            )
 
     @property
     def network(self) -> NetworkConfig:
         """The network's share of this."""
         return NetworkConfig(
-            self.hidden_sizes, self.activation, self.torso,  # type: ignore[arg-type]
-            layer_norm=self.layer_norm,
-        )  # fmt: skip
+            self.hidden_sizes, self.activation, self.torso, layer_norm=self.layer_norm
+        )
 
 
 class HParams(NamedTuple):
@@ -74,30 +95,53 @@ class HParams(NamedTuple):
     target_period: Scalar = 50  # updates between copies into the target network
     tau: Scalar = 1.0  # share of the network in such a copy
     max_grad_norm: Scalar = float("inf")
+    huber: Scalar = float("inf")  # errors beyond it count linearly; inf: squared error
+    kappa: Scalar = 1.0  # the same of quantiles
+    value_min: Scalar = -100.0  # the outermost atoms of the categorical distribution
+    value_max: Scalar = 100.0
     alpha: Scalar = 0.6  # exponent of priorities
     beta: Scalar = 0.4  # exponent of importance weights at the start
     beta_steps: Scalar = 500_000  # environment steps until it is 1
+    sigma: Scalar = 0.5  # of noisy networks, at the start
+    eta: Scalar = 0.005  # weight of optimism
+    temperature: Scalar = 0.03  # of Munchausen's policy
+    munchausen_scale: Scalar = 0.9  # of the log-policy in the reward
+    log_policy_min: Scalar = -1.0  # where that is clipped, temperature included
     anneal_steps: Scalar = float("inf")  # until the rate below is reached
     final_learning_rate: Scalar = 0.0
 
 
 _POSITIVE = door.Range(0.0, open=True)
-_SHARE = door.Range(0.0, 1.0)
+_LEAST_0, _SHARE = door.Range(0.0), door.Range(0.0, 1.0)
 RANGES = {
-    "learning_rate": door.Range(0.0), "final_learning_rate": door.Range(0.0),
-    "gamma": _SHARE, "epsilon": _SHARE, "final_epsilon": _SHARE, "tau": _SHARE, "beta": _SHARE,
-    "alpha": door.Range(0.0), "exploration_steps": _POSITIVE, "target_period": door.Range(1.0),
-    "max_grad_norm": _POSITIVE, "beta_steps": _POSITIVE, "anneal_steps": _POSITIVE,
+    "learning_rate": _LEAST_0, "final_learning_rate": _LEAST_0, "alpha": _LEAST_0,
+    "sigma": _LEAST_0, "gamma": _SHARE, "epsilon": _SHARE, "final_epsilon": _SHARE,
+    "tau": _SHARE, "beta": _SHARE, "munchausen_scale": _SHARE, "target_period": door.Range(1.0),
+    "exploration_steps": _POSITIVE, "max_grad_norm": _POSITIVE, "huber": _POSITIVE,
+    "kappa": _POSITIVE, "beta_steps": _POSITIVE, "temperature": _POSITIVE,
+    "anneal_steps": _POSITIVE, "log_policy_min": door.Range(most=0.0),
 }  # fmt: skip
+
+
+_OPTIMISM = {"value": q_targets.soft_value, "gap": q_targets.gap}
 
 
 class Learned(NamedTuple):
     """Networks and optimiser."""
 
-    params: Any
+    params: Any  # `fastrl.noisy.Noisy` if config.noisy
     target: Any
     optimizer: optax.OptState
     updates: Array  # int32
+    bounds: Array  # float32 [2]: hparams.value_min, value_max
+
+
+class _Parts(NamedTuple):
+    """What is closed over."""
+
+    config: Config
+    network: QNetwork
+    distribution: ValueDistribution
 
 
 def make(
@@ -119,64 +163,102 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     task = env.default_params()
     starts = reset(env)
     door.record("what reset(env) returns", starts, Reset)
+    distribution = _distribution(config)
     network = q_network(
         env.observation_space(task), env.action_space(task), config.network,
-        dueling=config.dueling,
+        num_outputs=distribution.num_outputs, dueling=config.dueling,
     )  # fmt: skip
-    learner = Learner(
-        functools.partial(_init, network),
-        functools.partial(_explore, network),
-        functools.partial(_update, config, network),
+    own = _Parts(config, network, distribution)
+    learner = Learner(*(functools.partial(f, own) for f in (_init, _explore, _update)))
+    prioritised = {"priority": off_policy.proportional, "beta": off_policy.annealed}
+    parts = off_policy.parts(
+        env, config, starts, learner, **(prioritised if config.prioritised else {})
     )
-    prioritised = {"priority": _priority, "beta": _beta} if config.prioritised else {}
-    parts = off_policy.parts(env, config, starts, learner, **prioritised)
     init, step = off_policy.algorithm_functions(parts)
+
+    def values(state: off_policy.State, observation: Observation) -> Array:
+        view, learned = off_policy.seen(config, state, observation), state.learned
+        outputs = network.apply(_weights(config, learned.params), view)
+        return allowed(view, distribution.mean(outputs, learned.bounds))
 
     def act(
         state: off_policy.State, carry: Any, observation: Observation, key: Key | None
     ) -> tuple[Action, Any]:
-        view = off_policy.seen(config, state, observation)
-        values = allowed(view, _values(network, state.learned.params, view))
-        return jnp.argmax(values, -1).astype(jnp.int32), carry
-
-    def value(state: off_policy.State, observation: Observation) -> Array:
-        view = off_policy.seen(config, state, observation)
-        return allowed(view, _values(network, state.learned.params, view)).max(-1)
+        return jnp.argmax(values(state, observation), -1).astype(jnp.int32), carry
 
     return Algorithm(
-        init, step, act, config.steps_per_round * config.num_rounds, HParams(), env, value,
-        parameters=lambda state: state.learned.params,
-        check=functools.partial(door.ranges, allowed=RANGES),
+        init, step, act, config.steps_per_round * config.num_rounds, HParams(), env,
+        value=lambda state, observation: values(state, observation).max(-1),
+        parameters=lambda state: state.learned.params, check=_check,
         recipe=Recipe("dqn", env, config, reset),
     )  # fmt: skip
 
 
-def _init(network: QNetwork, key: Key, hparams: HParams) -> Learned:
-    params = network.init(key)
+def _distribution(config: Config) -> ValueDistribution:
+    if config.distribution == "none":
+        return distributions.expected()
+    make = {"categorical": distributions.categorical, "quantile": distributions.quantile}
+    return make[config.distribution](config.num_atoms)
+
+
+def _check(hparams: HParams) -> None:
+    door.ranges(hparams, RANGES)
+    bounds = hparams.value_min, hparams.value_max
+    if not any(isinstance(x, Tracer) for x in bounds) and not np.all(np.less(*bounds)):
+        raise ValueError(f"hparams.value_min={bounds[0]!r} must be below value_max={bounds[1]!r}")
+
+
+def _init(parts: _Parts, key: Key, hparams: HParams) -> Learned:
+    params = parts.network.init(key)
+    if parts.config.noisy:
+        params = noisy.init(params, hparams.sigma)
     optimizer = optim.adam(hparams.learning_rate, hparams.max_grad_norm).init(params)
-    return Learned(params, jax.tree.map(jnp.copy, params), optimizer, jnp.int32(0))
+    target = jax.tree.map(jnp.copy, params)
+    return Learned(params, target, optimizer, jnp.int32(0), _bounds(hparams))
+
+
+def _bounds(hparams: HParams) -> Array:
+    return jnp.stack([jnp.float32(hparams.value_min), jnp.float32(hparams.value_max)])
+
+
+def _weights(config: Config, params: Any, key: Key | None = None) -> Any:
+    """The network's parameters: with a key noisy ones are drawn, without it they are the means."""
+    if not config.noisy:
+        return params
+    return params.mean if key is None else noisy.sample(params, key)
 
 
 def _explore(
-    network: QNetwork, learned: Learned, observation: Observation, key: Key, hparams: HParams,
+    parts: _Parts, learned: Learned, observation: Observation, key: Key, hparams: HParams,
     steps: Array,
 ) -> Action:  # fmt: skip
+    noise_key, action_key = jax.random.split(key)
     progress = steps.astype(jnp.float32) / hparams.exploration_steps
     epsilon = optim.linear(hparams.epsilon, hparams.final_epsilon, progress)
-    return epsilon_greedy(key, _values(network, learned.params, observation), epsilon, observation)
+    weights = _weights(parts.config, learned.params, noise_key)
+    outputs = parts.network.apply(weights, observation)
+    values = parts.distribution.mean(outputs, learned.bounds)
+    return epsilon_greedy(action_key, values, epsilon, observation)
 
 
 def _update(
-    config: Config, network: QNetwork, learned: Learned, batch: Batch, key: Key,
-    hparams: HParams, steps: Array,
-) -> tuple[Learned, Metrics, Array]:  # fmt: skip
-    target = batch.reward + batch.discount * _next_value(config, network, learned, batch)
+    parts: _Parts, learned: Learned, batch: Batch, key: Key, hparams: HParams, steps: Array
+) -> tuple[Learned, Metrics, Array]:
+    """One gradient update and, every so often, a copy into the target network."""
+    config, distribution, bounds = parts.config, parts.distribution, _bounds(hparams)
+    loss_key, target_key = jax.random.split(key)
+    target = jax.lax.stop_gradient(_target(parts, learned, batch, target_key, hparams))
+    kappa = hparams.kappa if config.distribution == "quantile" else hparams.huber
 
     def loss(params: Any) -> tuple[Array, tuple[Array, Array]]:
-        values = _values(network, params, batch.observation)
-        chosen = (jax.nn.one_hot(batch.action, network.num_actions) * values).sum(-1)
-        error = chosen - target
-        return (batch.weight * error**2).mean(), (error, chosen)
+        outputs = parts.network.apply(_weights(config, params, loss_key), batch.observation)
+        chosen = q_targets.chosen(outputs, batch.action)
+        each, error = distribution.loss(chosen, target, kappa)
+        total = (batch.weight * each).mean()
+        if config.optimism != "none":
+            values = allowed(batch.observation, distribution.mean(outputs, bounds))
+            total = total - hparams.eta * _OPTIMISM[config.optimism](values).mean()
+        return total, (error, distribution.mean(chosen, bounds))
 
     (value, (error, chosen)), grads = jax.value_and_grad(loss, has_aux=True)(learned.params)
     progress = steps.astype(jnp.float32) / hparams.anneal_steps
@@ -188,29 +270,28 @@ def _update(
     count = learned.updates + 1
     copies = count % jnp.asarray(hparams.target_period, jnp.int32) == 0
     share = jnp.where(copies, hparams.tau, 0.0)
-    target_params = optax.incremental_update(params, learned.target, share)  # type: ignore[arg-type]
+    following = optax.incremental_update(params, learned.target, share)  # type: ignore[arg-type]
     metrics = {"loss": fm.mean(value), "q_value": fm.mean(chosen)}
-    return Learned(params, target_params, optimizer, count), metrics, jnp.abs(error)
+    return Learned(params, following, optimizer, count, bounds), metrics, error
 
 
-def _next_value(config: Config, network: QNetwork, learned: Learned, batch: Batch) -> Array:
-    """`max_a Q(s', a)`; if double, the target network's value of the action of the other."""
-    following = batch.next_observation
-    values = _values(network, learned.target, following)
-    if not config.double:
-        return allowed(following, values).max(-1)
-    choice = allowed(following, _values(network, learned.params, following))
-    best = jax.nn.one_hot(jnp.argmax(choice, -1), network.num_actions)
-    return (best * values).sum(-1)
-
-
-def _values(network: QNetwork, params: Any, observation: Observation) -> Array:
-    return network.apply(params, observation)[..., 0]
-
-
-def _priority(error: Array, hparams: HParams) -> Array:
-    return jnp.power(error + 1e-6, hparams.alpha)
-
-
-def _beta(hparams: HParams, steps: Array) -> Array:
-    return optim.linear(hparams.beta, 1.0, steps.astype(jnp.float32) / hparams.beta_steps)
+def _target(parts: _Parts, learned: Learned, batch: Batch, key: Key, hparams: HParams) -> Array:
+    """What the outputs of the actions taken should be, `[B, K]`; by the target network."""
+    config, after, distribution = parts.config, batch.next_observation, parts.distribution
+    bounds, reward = _bounds(hparams), batch.reward
+    target_key, choice_key = jax.random.split(key)
+    weights = _weights(config, learned.target, target_key)
+    outputs = choice = parts.network.apply(weights, after)
+    if config.double:
+        choice = parts.network.apply(_weights(config, learned.params, choice_key), after)
+    values = allowed(after, distribution.mean(choice, bounds))
+    if config.munchausen:
+        now = distribution.mean(parts.network.apply(weights, batch.observation), bounds)
+        reward = reward + hparams.munchausen_scale * q_targets.munchausen(
+            allowed(batch.observation, now), batch.action, hparams.temperature,
+            hparams.log_policy_min,
+        )  # fmt: skip
+        best = q_targets.soft_following(outputs, values, hparams.temperature)
+    else:
+        best = q_targets.following(outputs, values)
+    return distribution.target(best, reward, batch.discount, bounds)

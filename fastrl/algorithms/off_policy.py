@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fastrl import buffers, door, normalize, sharding, spaces, storage
+from fastrl import buffers, door, normalize, optim, sharding, spaces, storage
 from fastrl import metrics as fm
 from fastrl.buffers import Buffer, Draw
 from fastrl.buffers import ring as rings
@@ -268,6 +268,16 @@ def n_step(items: Item, draw: Draw, gamma: Scalar, n: int) -> tuple[Array, Array
         terminated = terminated | (going & term)
         going = going & ~(term | trunc)
     return total, jnp.where(terminated, 0.0, discount), last
+
+
+def proportional(error: Array, hparams: Any) -> Array:
+    """Priorities by `|error|^alpha` (Schaul et al. 2016, section 3.3)."""
+    return jnp.power(error + 1e-6, hparams.alpha)
+
+
+def annealed(hparams: Any, steps: Array) -> Array:
+    """The exponent of importance weights: from `beta` to 1 in `beta_steps`."""
+    return optim.linear(hparams.beta, 1.0, steps.astype(jnp.float32) / hparams.beta_steps)
 
 
 def algorithm_functions(parts: Parts) -> tuple[Any, Any]:
