@@ -15,7 +15,7 @@ from fastrl.spaces import Box, Discrete, MultiDiscrete, Space
 from fastrl.types import Array, Key, Observation
 
 Activation = Literal["tanh", "relu", "swish", "elu", "gelu"]
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": nn.tanh, "relu": nn.relu, "swish": nn.swish, "elu": nn.elu, "gelu": nn.gelu,
 }  # fmt: skip
 
@@ -37,7 +37,7 @@ class NetworkConfig:
             if not isinstance(sizes, (tuple, list)) or not all(map(_is_size, sizes)):
                 raise ValueError(f"{name}={sizes!r}: needs a tuple of positive integers")
             object.__setattr__(self, name, tuple(sizes))
-        door.choice("activation", self.activation, tuple(_ACTIVATIONS))
+        door.choice("activation", self.activation, tuple(ACTIVATIONS))
         door.choice("torso", self.torso, ("mlp", "conv"))
 
 
@@ -52,7 +52,7 @@ class Torso(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        activation = _ACTIVATIONS[self.config.activation]
+        activation = ACTIVATIONS[self.config.activation]
         init = nn.initializers.orthogonal(np.sqrt(2))
         if self.config.torso == "conv":
             for features in self.config.conv_features:
