@@ -13,10 +13,12 @@ from fastrl import registry
 _MODULES = {
     "a2c": "fastrl.algorithms.a2c",
     "dqn": "fastrl.algorithms.dqn",
+    "impala": "fastrl.algorithms.impala",
     "policy_gradient": "fastrl.algorithms.policy_gradient",
     "ppo": "fastrl.algorithms.ppo",
     "props": "fastrl.algorithms.props",
     "pqn": "fastrl.algorithms.pqn",
+    "reinforce": "fastrl.algorithms.reinforce",
 }
 
 

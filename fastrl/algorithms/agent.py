@@ -5,6 +5,7 @@ the network gives the log-probabilities, the values and so the returns.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -14,6 +15,7 @@ from fastrl import distributions, door, normalize, optim, sharding
 from fastrl import reset as resets
 from fastrl.algorithms import on_policy
 from fastrl.algorithms.on_policy import Sample
+from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
 from fastrl.networks import ActorCritic, NetworkConfig, actor_critic
 from fastrl.spaces import Space
@@ -148,6 +150,21 @@ def checked(env: Env, config: Any, cls: type, reset: ResetFactory | None) -> Res
     return reset
 
 
+def final_value(
+    value: Callable[[Observation], Array], truncated: Array, following: Observation
+) -> Array:
+    """The value of what follows where `truncated` `[...]`, else 0.
+
+    It is needed where an episode was cut off, and nearly always there is none.
+    """
+    return jax.lax.cond(
+        truncated.any(),
+        lambda x: value(x) * truncated,
+        lambda x: jnp.zeros(truncated.shape),
+        following,
+    )
+
+
 def next_values(samples: Sample, values: Array, last_value: Array) -> Array:
     """V(s') of every step `[T, N]` from the values of the steps and of what follows the last."""
     following = jnp.concatenate([values[1:], last_value[None]])
@@ -165,3 +182,21 @@ def explained_variance(values: Array, targets: Array) -> Array:
     """The share of the targets' variance that the values explain; 1 at best."""
     values, targets = jax.lax.stop_gradient((values, targets))
     return 1.0 - jnp.var(targets - values) / (jnp.var(targets) + 1e-8)
+
+
+def shuffled_envs(key: Key, num_envs: int, num_epochs: int, num_minibatches: int) -> Array:
+    """The environments of every minibatch, int32 `[epochs * minibatches, B]`.
+
+    All of them in every epoch.  Consumes `key`.
+    """
+    shuffle = functools.partial(permutation, a=1, b=num_envs)
+    order = jax.vmap(shuffle)(jax.random.split(key, num_epochs))
+    return order.reshape(num_epochs * num_minibatches, -1)
+
+
+def of_envs(rollout: Rollout, envs: Array) -> Rollout:
+    """The share of some environments: `[T, B, ...]`, and `[B, ...]` of the last observation."""
+    samples, last = rollout
+    return Rollout(
+        jax.tree.map(lambda x: x[:, envs], samples), jax.tree.map(lambda x: x[envs], last)
+    )

@@ -18,18 +18,18 @@ import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import door, normalize, optim, returns, sharding, spaces
+from fastrl import door, normalize, optim, returns, sharding
 from fastrl import metrics as fm
 from fastrl.algorithms import agent as agents
+from fastrl.algorithms import on_policy
 from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
-from fastrl.networks import Activation, NetworkConfig, Torso, encoder, split_views
-from fastrl.spaces import Discrete
+from fastrl.networks import Activation, NetworkConfig, split_views
+from fastrl.q_network import allowed, q_network
 from fastrl.storage import Storage, storage
 from fastrl.types import (
     Action,
@@ -45,8 +45,6 @@ from fastrl.types import (
     Scalar,
 )
 from fastrl.vec import VecEnv, VecState, rollout
-
-_NEVER = -1e9  # the value of an action that is masked out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +87,9 @@ class HParams(NamedTuple):
     learning_rate: Scalar = 5e-4
     gamma: Scalar = 0.99  # discount
     q_lambda: Scalar = 0.95
-    epsilon_start: Scalar = 1.0  # share of random actions: falls linearly ...
-    epsilon_end: Scalar = 0.05  # ... to this ...
-    epsilon_steps: Scalar = 100_000.0  # ... within so many environment steps
+    epsilon: Scalar = 1.0  # chance of a random action at the start: falls linearly ...
+    final_epsilon: Scalar = 0.05  # ... to this ...
+    exploration_steps: Scalar = 100_000.0  # ... within so many environment steps
     max_grad_norm: Scalar = 10.0
     reward_scale: Scalar = 1.0
     anneal_steps: Scalar = float("inf")  # environment steps until the rate below is reached
@@ -101,8 +99,8 @@ class HParams(NamedTuple):
 _SHARE, _POSITIVE = door.Range(0.0, 1.0), door.Range(0.0, open=True)
 RANGES = {
     "learning_rate": door.Range(0.0), "final_learning_rate": door.Range(0.0),
-    "gamma": _SHARE, "q_lambda": _SHARE, "epsilon_start": _SHARE, "epsilon_end": _SHARE,
-    "epsilon_steps": _POSITIVE, "max_grad_norm": _POSITIVE, "anneal_steps": _POSITIVE,
+    "gamma": _SHARE, "q_lambda": _SHARE, "epsilon": _SHARE, "final_epsilon": _SHARE,
+    "exploration_steps": _POSITIVE, "max_grad_norm": _POSITIVE, "anneal_steps": _POSITIVE,
 }  # fmt: skip
 
 
@@ -127,18 +125,6 @@ class Sample(NamedTuple):
     truncated: Array
     best: Array  # max_a Q(s, a) of the network that acted
     final: Any  # the same of the true successor where truncated, else 0
-
-
-class QNetwork(nn.Module):
-    """Action values of an encoded observation: `[..., *input] -> [..., A]`."""
-
-    config: NetworkConfig
-    num_actions: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        init = nn.initializers.orthogonal(1.0)
-        return nn.Dense(self.num_actions, kernel_init=init)(Torso(self.config)(x))
 
 
 class _Parts(NamedTuple):
@@ -170,24 +156,19 @@ def make(
 @functools.lru_cache(maxsize=256)
 def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     task = env.default_params()
-    space, action_space = env.observation_space(task), env.action_space(task)
-    if not isinstance(action_space, Discrete):
-        raise ValueError(f"action space {action_space}: PQN needs Discrete; take ppo or sac")
+    space = env.observation_space(task)
     starts = reset(env)
     door.record("what reset(env) returns", starts, Reset)
-    module = QNetwork(config.network, action_space.n)
-    encode = encoder(split_views(space)[0], config.torso == "conv")
+    network = q_network(space, env.action_space(task), config.network)
 
     def q_values(params: Any, observation: Observation) -> Array:
-        seen, _, mask = split_views(observation)
-        q: Any = module.apply(params, encode(seen))
-        return q if mask is None else jnp.where(mask, q, _NEVER)
+        return allowed(observation, network.apply(params, observation)[..., 0])
 
     parts = _Parts(config, VecEnv(env, config.num_envs, starts), storage(space), q_values)
 
     def init(key: Key, hparams: HParams, task: Any) -> State:
         key, network_key, env_key = jax.random.split(key, 3)
-        params = module.init(network_key, encode(split_views(spaces.zeros(space))[0]))
+        params = network.init(network_key)
         optimizer = _optimizer(hparams, hparams.learning_rate).init(params)
         env_state = parts.vec_env.init(env_key, task)
         return State(key, params, optimizer, env_state, normalize.init(space), jnp.int32(0))
@@ -250,29 +231,29 @@ def _collect(
     """A rollout `[T, N]`, epsilon-greedy. Consumes `key`."""
     config, see = parts.config, functools.partial(parts.see, state)
     steps = state.iteration.astype(jnp.float32) * (config.num_envs * config.num_steps)
-    progress = steps / hparams.epsilon_steps
-    epsilon = optim.linear(hparams.epsilon_start, hparams.epsilon_end, progress)
+    progress = steps / hparams.exploration_steps
+    epsilon = optim.linear(hparams.epsilon, hparams.final_epsilon, progress)
 
     def policy(key: Key, observation: Observation) -> tuple[Action, Array]:
         q = parts.q_values(state.params, see(observation))
-        mask = split_views(observation)[2]
-        return epsilon_greedy(key, q, epsilon, mask), q.max(-1)
+        return epsilon_greedy(key, q, epsilon, split_views(observation)[2]), q.max(-1)
+
+    def final(truncated: Array, following: PyTree) -> Array:
+        best = lambda x: parts.q_values(state.params, see(x)).max(-1)  # noqa: E731
+        return agents.final_value(best, truncated, following)
+
+    each_step = on_policy._branches_are_cheap()
 
     def keep(t: Any, best: Array) -> Sample:
-        final = jax.lax.cond(
-            t.truncated.any(),
-            lambda x: parts.q_values(state.params, see(x)).max(-1) * t.truncated,
-            lambda x: jnp.zeros(t.truncated.shape),
-            t.next_observation,
-        )
-        return Sample(
-            parts.storage.pack(t.observation), t.action, t.reward, t.terminated, t.truncated,
-            best, final,
-        )  # fmt: skip
+        beyond = final(t.truncated, t.next_observation) if each_step else t.next_observation
+        kept = parts.storage.pack(t.observation)
+        return Sample(kept, t.action, t.reward, t.terminated, t.truncated, best, beyond)
 
     env_state, samples, metrics = rollout(
         parts.vec_env, policy, key, state.env, task, config.num_steps, keep
     )
+    if not each_step:
+        samples = samples._replace(final=final(samples.truncated, samples.final))
     return env_state, sharding.collect(samples), metrics | {"epsilon": fm.mean(epsilon)}
 
 
