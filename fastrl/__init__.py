@@ -21,9 +21,12 @@ from fastrl.algorithms import a2c as a2c  # noqa: E402
 from fastrl.algorithms import impala as impala  # noqa: E402
 from fastrl.algorithms import policy_gradient as policy_gradient  # noqa: E402
 from fastrl.algorithms import ppo as ppo  # noqa: E402
+from fastrl.algorithms import ppo_memory as ppo_memory  # noqa: E402
 from fastrl.algorithms import pqn as pqn  # noqa: E402
 from fastrl.algorithms import props as props  # noqa: E402
 from fastrl.algorithms import reinforce as reinforce  # noqa: E402
+from fastrl.algorithms import sqirl as sqirl  # noqa: E402
+from fastrl.algorithms import subpo as subpo  # noqa: E402
 from fastrl.check_env import check_env as check_env  # noqa: E402
 from fastrl.checkpoint import CheckpointError as CheckpointError  # noqa: E402
 from fastrl.checkpoint import MismatchError as MismatchError  # noqa: E402

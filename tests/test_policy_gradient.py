@@ -11,6 +11,7 @@ import pytest
 
 import fastrl
 from fastrl import policy_gradient
+from fastrl.algorithms import trajectories
 from fastrl.algorithms.policy_gradient import Trajectories, hessian_vector
 from fastrl.envs.tabular import RandomMDP
 from fastrl.kernels import prng
@@ -80,7 +81,7 @@ def test_gradient_and_hessian_vector_product_equal_those_of_the_return():
     network = fastrl.networks.actor_critic(
         space, ENV.action_space(ENV.default_params()), config().network
     )
-    params = policy_gradient._without_critic(network.init(prng.key(0)))
+    params = trajectories.policy_parameters(network.init(prng.key(0)))
     params = jax.tree.map(lambda x: x + 0.5 * jax.random.normal(prng.key(1), x.shape), params)
     vector = jax.tree.map(lambda x: jax.random.normal(prng.key(2), x.shape), params)
     observation, action, reward, p = every_trajectory(ENV, params, network)

@@ -16,9 +16,12 @@ _MODULES = {
     "impala": "fastrl.algorithms.impala",
     "policy_gradient": "fastrl.algorithms.policy_gradient",
     "ppo": "fastrl.algorithms.ppo",
-    "props": "fastrl.algorithms.props",
+    "ppo_memory": "fastrl.algorithms.ppo_memory",
     "pqn": "fastrl.algorithms.pqn",
+    "props": "fastrl.algorithms.props",
     "reinforce": "fastrl.algorithms.reinforce",
+    "sqirl": "fastrl.algorithms.sqirl",
+    "subpo": "fastrl.algorithms.subpo",
 }
 
 

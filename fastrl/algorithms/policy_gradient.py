@@ -31,9 +31,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import distributions, door, sharding
+from fastrl import distributions, door
 from fastrl import metrics as fm
 from fastrl.algorithms import agent as agents
+from fastrl.algorithms import trajectories
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, ActorCritic, NetworkConfig, actor_critic
 from fastrl.types import (
@@ -48,9 +49,8 @@ from fastrl.types import (
     Reset,
     ResetFactory,
     Scalar,
-    Transition,
 )
-from fastrl.vec import VecEnv, VecState, rollout
+from fastrl.vec import VecEnv
 
 Method = Literal["reinforce", "n_pg_igt", "harpg", "n_harpg"]
 _METHODS = ("reinforce", "n_pg_igt", "harpg", "n_harpg")
@@ -145,7 +145,7 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
 
     def init(key: Key, hparams: HParams, task: Any) -> State:
         key, network_key, reset_key = jax.random.split(key, 3)
-        params = _without_critic(network.init(network_key))
+        params = trajectories.policy_parameters(network.init(network_key))
         memory = starts.init(reset_key, task, config.num_trajectories)
         zeros = jax.tree.map(jnp.zeros_like, params)
         baseline = jnp.zeros(config.horizon, jnp.float32)
@@ -175,12 +175,6 @@ class _Parts(NamedTuple):
     network: ActorCritic
     vec_env: VecEnv
     action_space: Any
-
-
-def _without_critic(params: PyTree) -> PyTree:
-    """The policy's parameters alone."""
-    kept = {k: v for k, v in params["params"].items() if not k.startswith("critic")}
-    return {"params": kept}
 
 
 def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
@@ -253,34 +247,15 @@ def _play(
     parts: _Parts, key: Key, params: PyTree, state: State, hparams: HParams, task: Any
 ) -> tuple[Trajectories, PyTree, Metrics]:
     """`N` trajectories from their starts, the Reset's memory after them, and their metrics."""
-    vec_env, count = parts.vec_env, parts.config.num_trajectories
-    start_key, rollout_key = jax.random.split(key)
-    first = vec_env.reset.draw(start_key, state.memory, task, jnp.ones(count, bool))
-    nothing = jnp.zeros(count, jnp.float32), jnp.zeros(count, jnp.int32)
-    start = sharding.shard_envs(VecState(*first, *nothing), count)
-
-    def policy(key: Key, observation: Observation) -> tuple[Action, Action]:
-        action = parts.network.policy(params, observation).sample(key)
-        return distributions.to_environment(parts.action_space, action), action
-
-    def keep(t: Transition, action: Action) -> PyTree:
-        return t.observation, action, t.reward, t.terminated | t.truncated
-
-    after, kept, metrics = rollout(
-        vec_env, policy, rollout_key, start, task, parts.config.horizon, keep
-    )
-    observation, action, reward, done = sharding.collect(kept)
-    ended = jnp.cumsum(done, axis=0) - done > 0  # at an earlier step
-    alive = (~ended).astype(jnp.float32)
-    times = jnp.arange(parts.config.horizon, dtype=jnp.float32)[:, None]
-    discounted = hparams.gamma**times * (alive * reward)
-    to_go = jnp.cumsum(discounted[::-1], axis=0)[::-1]
-    weight = alive * (to_go - state.baseline[:, None])
-    metrics = metrics | {
-        "episode_return": fm.mean((alive * reward).sum(0)),
-        "episode_length": fm.mean(alive.sum(0)),
-    }
-    return Trajectories(observation, action, weight, alive), after.memory, metrics
+    config = parts.config
+    played, memory, metrics = trajectories.play(
+        parts.vec_env, parts.network, parts.action_space, config.horizon, key, params,
+        state.memory, task,
+    )  # fmt: skip
+    discounts = hparams.gamma ** jnp.arange(config.horizon, dtype=jnp.float32)[:, None]
+    followed = trajectories.to_go(discounts * played.reward)
+    weight = played.alive * (followed - state.baseline[:, None])
+    return Trajectories(played.observation, played.action, weight, played.alive), memory, metrics
 
 
 def _baseline(baseline: Array, seen: Trajectories, hparams: HParams) -> Array:
