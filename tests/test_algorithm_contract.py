@@ -27,11 +27,25 @@ REPLAY = {
     "num_envs": 32, "num_steps": 2, "num_rounds": 4, "num_updates": 2, "batch_size": 16,
     "buffer_size": 512, "learning_starts": 64, "hidden_sizes": (8,),
 }  # fmt: skip
+PROPS = {
+    "num_minibatches": 2, "num_epochs": 2, "buffer_rollouts": 2, "behaviour_steps": 4,
+    "behaviour_epochs": 2,
+}  # fmt: skip
+SQIRL = {
+    "k": 2, "num_episodes": 32, "horizon": 8, "num_epochs": 2, "batch_size": 64,
+    "hidden_sizes": (8,),
+}  # fmt: skip
 
 # Sorted by name; what the algorithm has of its own goes on top of ON_POLICY or REPLAY.
 CASES = {
     "dqn": Case("CartPole-v1", REPLAY | {"prioritised": True, "n_step": 3}, quick=True),
+    "policy_gradient": Case(
+        "CartPole-v1", {"num_trajectories": 32, "horizon": 10, "hidden_sizes": (8,)}
+    ),
     "ppo": Case("CartPole-v1", ON_POLICY | {"num_minibatches": 2}, quick=True),
+    "props": Case("CartPole-v1", ON_POLICY | PROPS),
+    "sqirl": Case("CartPole-v1", SQIRL),
+    "subpo": Case("CartPole-v1", {"num_trajectories": 32, "horizon": 10, "hidden_sizes": (8,)}),
 }
 
 
