@@ -55,6 +55,13 @@ def of_all(test: Any) -> Any:
     return pytest.mark.parametrize("name", names)(test)
 
 
+def of_some(test: Any) -> Any:
+    """`test` for the `quick` cases; for the others, which share their code, in the full suite."""
+    marks = (pytest.mark.slow, pytest.mark.full)
+    names = [n if c.quick else pytest.param(n, marks=marks) for n, c in CASES.items()]
+    return pytest.mark.slow(pytest.mark.parametrize("name", names)(test))
+
+
 @functools.cache
 def built(name: str) -> tuple[Any, Any]:
     """The algorithm and its task."""
@@ -144,8 +151,7 @@ def test_the_numbers_change_what_is_learned(name):
     assert np.mean(changed) > 0.5
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@of_some
 def test_vmapped_seeds_equal_single_runs(name):
     """A reduction over the wrong axis, or state that members share."""
     algorithm, task = built(name)
@@ -155,8 +161,7 @@ def test_vmapped_seeds_equal_single_runs(name):
         assert_equal(jax.tree.map(lambda x, i=i: x[i], both), trained(name, i), 2e-3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@of_some
 def test_four_devices_give_the_numbers_of_one(name):
     """Means per shard, or data that an update sees only a part of."""
     algorithm, task = built(name)
