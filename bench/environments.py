@@ -1,4 +1,4 @@
-"""Stepping with random actions, the whole rollout in one scan: fastrl, gymnax, Gymnasium.
+"""Stepping with random actions, the whole rollout in one scan: fastrl, gymnax, navix and others.
 
 python bench/environments.py --json stepping.jsonl
 python bench/environments.py --env CartPole-v1 --num-envs 1024 --peers gymnax
@@ -18,7 +18,8 @@ from fastrl import registry
 
 ENVS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0")
 PROGRAMS = {
-    "gymnax": "peer_gymnax", "gymnasium": "peer_gymnasium", "shared": "own_stepping",
+    "gymnax": "peer_gymnax", "gymnasium": "peer_gymnasium", "navix": "peer_navix",
+    "xminigrid": "peer_xminigrid", "shared": "own_stepping",
 }  # fmt: skip
 ROLLOUT = 2**20  # environment steps of one call, of all environments together
 # What gymnax has, by its name. Its MinAtar has the minimal actions.
@@ -30,6 +31,12 @@ GYMNAX = {
        for n in ("Catch", "DeepSea", "DiscountingChain", "MemoryChain", "UmbrellaChain")},
     **{f"bandit/{n}-v0": f"{n}Bandit-misc" for n in ("Bernoulli", "Gaussian")},
 }  # fmt: skip
+# MiniGrid's tasks that others have, of the same sizes.
+_SHARED = ("Empty-5x5", "Empty-8x8", "Empty-Random-6x6", "DoorKey-5x5", "DoorKey-8x8", "FourRooms")
+_NAVIX = (*_SHARED, "KeyCorridorS3R3", "LavaGapS7", "SimpleCrossingS9N1", "Dynamic-Obstacles-6x6",
+          "GoToDoor-5x5")  # fmt: skip
+NAVIX = tuple(f"MiniGrid-{n}-v0" for n in _NAVIX)
+XMINIGRID = tuple(f"MiniGrid-{n}-v0" for n in (*_SHARED, "Unlock", "UnlockPickup"))
 SLOW = {"brax/": 2**14, "quadrotor/": 2**17, "motor/": 2**18}  # steps of one call of these
 
 
@@ -88,6 +95,10 @@ def rivals(env: str) -> list[arena.Rival]:
         found["gymnax"] = {"env": GYMNAX[env]}
     if env == "CartPole-v1":
         found["gymnasium"] = {}
+    if env in NAVIX:
+        found["navix"] = {"view": "egocentric"}
+    if env in XMINIGRID:
+        found["xminigrid"] = {}
     return [arena.Rival(name, PROGRAMS[name], extra=extra) for name, extra in found.items()]
 
 

@@ -36,6 +36,8 @@ PEERS = {
     "shared": Peer((), "fastrl", own=True),  # fastrl itself, with other settings
     "gymnax": Peer(("gymnax==1.0.1", "six", *_JAX), "gymnax"),
     "gymnasium": Peer(("gymnasium==1.4.0", "numpy"), "gymnasium"),
+    "navix": Peer(("navix==0.7.4", *_JAX), "navix"),
+    "xminigrid": Peer(("xminigrid==0.9.3", *_JAX), "xminigrid"),
     # Both want gymnax 0.0.9: later ones return six values from `step`.
     "purejaxrl": Peer(("gymnax==0.0.9", "six", "distrax", *_JAX), "gymnax", checkout=True),
     "rejax": Peer(("rejax", "gymnax==0.0.9", "six", *_JAX), "rejax"),

@@ -15,7 +15,7 @@ from fastrl import reset as resets
 from fastrl import spaces
 from fastrl.kernels import prng
 from fastrl.types import Array, Key, PyTree, Step, Transition
-from fastrl.vec import VecEnv
+from fastrl.vec import VecEnv, VecState
 
 TOLERANCE = 1e-4  # between compiled and uncompiled numbers, relative and absolute
 NUM_COMPARED = 3  # steps and environments that are compared one by one
@@ -64,10 +64,14 @@ class Case:
         return steps
 
     @functools.cached_property
+    def keys(self) -> Key:
+        """One for each environment of a batch."""
+        return jax.random.split(self.key, self.num_envs)
+
+    @functools.cached_property
     def starts(self) -> tuple[Any, Any]:
-        """`num_envs` start states and observations."""
-        keys = jax.random.split(self.key, self.num_envs)
-        return jax.jit(jax.vmap(lambda k, p: self.env.reset(k, p), (0, None)))(keys, self.params)
+        """`num_envs` start states and observations, from `keys`."""
+        return jax.vmap(self.jit_reset, (0, None))(self.keys, self.params)
 
     @functools.cached_property
     def played(self) -> "Played":
@@ -109,15 +113,22 @@ def _play(case: Case) -> tuple[Played, float]:
         return (state, _count(played, seen, state.observation, lengths)), None
 
     @jax.jit
-    def play(key: Key, params: Any) -> tuple[Any, Played]:
-        state = vec_env.init(key, params)
+    def play(key: Key, state: VecState) -> tuple[Any, Played]:
         keys = jax.random.split(key, case.num_steps)
         return jax.lax.scan(body, (state, _nothing(state.observation)), keys)[0]
 
-    jax.block_until_ready(play(case.key, case.params))
+    # Without a Reset's memory the starts are there already, and need no program of their own.
+    state = jax.jit(vec_env.init)(case.key, case.params) if make else _begun(*case.starts)
+    jax.block_until_ready(play(case.key, state))
     began = time.perf_counter()
-    _, played = jax.block_until_ready(play(case.key, case.params))
+    _, played = jax.block_until_ready(play(case.key, state))
     return played, n * case.num_steps / (time.perf_counter() - began)
+
+
+def _begun(state: PyTree, observation: PyTree) -> VecState:
+    """A batch whose episodes begin, with nothing kept for later ones."""
+    n = jax.tree.leaves(observation)[0].shape[0]
+    return VecState((), (), state, observation, jnp.zeros(n, jnp.float32), jnp.zeros(n, jnp.int32))
 
 
 def _nothing(observation: PyTree) -> Played:

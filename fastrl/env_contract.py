@@ -185,10 +185,9 @@ def state_types(case: Case) -> str:
 
 def batched(case: Case) -> str:
     """`jax.vmap` is a loop."""
-    n = NUM_COMPARED
-    keys = jax.random.split(case.key, n)
-    actions = spaces.sample(case.key, case.action_space, (n,))
-    batch = jax.vmap(case.jit_reset, (0, None))(keys, case.params)
+    n, keys = min(NUM_COMPARED, case.num_envs), case.keys
+    actions = spaces.sample(case.key, case.action_space, (case.num_envs,))
+    batch = case.starts
     stepped = jax.vmap(case.jit_step, (0, 0, 0, None))(keys, batch[0], actions, case.params)
     for i in range(n):
         one = jax.tree.map(lambda x, i=i: x[i], (batch, stepped, actions))
@@ -225,13 +224,14 @@ def retracing(case: Case) -> str:
         traces += 1
         return case.env.step(key, state, action, params)
 
-    stepped = jax.jit(counted)
+    stepped = jax.jit(counted)  # only traced: what would be compiled shows then
     state, action = case.jit_reset(case.key, case.params)[0], case.eager_steps[0][2]
-    state, _ = stepped(case.key, state, action, case.params)
-    stepped(case.key, state, action, case.params)
+    after, _ = case.jit_step(case.key, state, action, case.params)
+    stepped.trace(case.key, state, action, case.params)
+    stepped.trace(case.key, after, action, case.params)
     if traces > 1:
         raise Breach("a second step was traced again: the state changes its types")
-    stepped(case.key, state, action, jax.tree.map(_other, case.params))
+    stepped.trace(case.key, after, action, jax.tree.map(_other, case.params))
     if traces > 1:
         raise Breach("other numbers in params were traced again: keep the types of its leaves")
     return "one trace serves all states and params"

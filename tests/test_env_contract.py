@@ -1,51 +1,110 @@
-"""Every registered environment keeps the contract; registering one is what adds its test."""
+"""Every registered environment keeps the contract; registering one is what adds its test.
 
-import re
+Compiling is what takes time.  So all names are traced, which finds wrong shapes, types and spaces;
+the whole contract is checked of one or two environments of a class, of the others in full runs.
+"""
+
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import fastrl.registry
 from fastrl import spaces
 from fastrl.check_env import check_env
+from fastrl.env_case import named
 from fastrl.kernels import prng
+from fastrl.types import Step
 
 # brax is slow to compile, Gymnasium's run on the host: they have tests of their own.
-NAMES = [
-    n for n in fastrl.registry.names() if not n.startswith(("brax/", "gymnasium/", "MiniGrid-"))
-]
-# MiniGrid's tasks share one step, which takes most of a minute to check: those that add to it.
-MINIGRID = [
-    "MiniGrid-DoorKey-5x5-v0",
-    "MiniGrid-Dynamic-Obstacles-6x6-v0",
-    "MiniGrid-GoToDoor-5x5-v0",
-]
-CLASSIC = [n for n in NAMES if "/" not in n]
+NAMES = [n for n in fastrl.registry.names() if not n.startswith(("brax/", "gymnasium/"))]
+CLASSIC = [n for n in NAMES if "/" not in n and not n.startswith("MiniGrid-")]
+QUICK = (
+    "CartPole-v1", "Pendulum-v1", "MinAtar/Breakout-v1", "bsuite/Catch-v0", "grid/Debug-v0",
+    "memory/TMaze-v0", "motor/Cont-CC-PermExDc-v0", "probe/Value",
+)  # fmt: skip
+# The first of a class stands for it, but for those that have more than other numbers.
+MORE = (
+    "MinAtar/Asterix-v1", "grid/RandAll-v0", "motor/Cont-SC-PMSM-v0", "motor/Finite-CC-PMSM-v0",
+    "motor/Finite-TC-ExtExDc-v0", "quadrotor/MultiHover-v0",
+)  # fmt: skip
+# MiniGrid's tasks share one step, whose compilation takes longest: those that add to it.
+MINIGRID = ("MiniGrid-DoorKey-5x5-v0", "MiniGrid-Dynamic-Obstacles-6x6-v0",
+            "MiniGrid-GoToDoor-5x5-v0")  # fmt: skip
 
 
-def quick_first(names: list[str]) -> list[Any]:
-    """The first of every family at once, the others where there is time."""
-    families: set[str] = set()
-    marked = []
-    for name in names:
-        family = name if name in CLASSIC else re.split("[/-]", name)[0]
-        marks = [pytest.mark.slow] if family in families else []
-        marked.append(pytest.param(name, marks=marks))
-        families.add(family)
-    return marked
+def first_of_classes() -> list[str]:
+    """A name for every class of environments."""
+    return list({type(fastrl.registry.make(n)): n for n in reversed(NAMES)}.values())[::-1]
 
 
-@pytest.mark.parametrize(
-    "name", quick_first(NAMES) + [pytest.param(n, marks=pytest.mark.slow) for n in MINIGRID]
-)
+def marked() -> list[Any]:
+    """All names: some at once, those that stand for others where there is time, and the rest."""
+    firsts = [n for n in first_of_classes() if not n.startswith("MiniGrid-")]
+    slow = {*firsts, *MORE, *MINIGRID} - {*QUICK}
+    others = [pytest.mark.slow, pytest.mark.full]
+    return [
+        n if n in QUICK else pytest.param(n, marks=pytest.mark.slow if n in slow else others)
+        for n in NAMES
+    ]
+
+
+@pytest.mark.parametrize("name", marked())
 def test_environment_keeps_the_contract(name: str) -> None:
     """Fails if learners, transforms or the compiler can't rely on this environment."""
     report = check_env(fastrl.registry.make(name), num_envs=16, num_steps=200)
     assert report.ok, str(report)
     assert {w.name for w in report.warnings} <= {"start states", "episode ends"}, str(report)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shapes_and_types_are_those_of_the_spaces(name: str) -> None:
+    """Fails if a name can't be made, or programs get other arrays from it than its spaces say."""
+    env = fastrl.registry.make(name)
+    assert env == fastrl.registry.make(name)
+    assert isinstance(env.version, int)
+    params, key = env.default_params(), prng.key(0)
+    observation, action = env.observation_space(params), env.action_space(params)
+    expected = types(spaces.zeros(observation))
+    state, first = jax.eval_shape(env.reset, key, params)
+    assert types(first) == expected
+    after, step = jax.eval_shape(env.step, key, state, spaces.zeros(action), params)
+    assert types(after) == types(state)
+    assert isinstance(step, Step)
+    assert types(step.observation) == expected
+    scalars = (jnp.float32, jnp.bool_, jnp.bool_)
+    for value, dtype in zip(step[1:4], scalars, strict=True):
+        assert (value.shape, value.dtype) == ((), dtype)
+
+
+REFUSING = [n for n in first_of_classes() if not n.startswith(("probe/", "tabular/"))]
+
+
+@pytest.mark.parametrize("name", REFUSING)
+def test_a_malformed_action_is_refused(name: str) -> None:
+    """Fails if a wrong action is taken for another one outside of programs, or not named."""
+    env = fastrl.registry.make(name)
+    params, key = env.default_params(), prng.key(0)
+    state, _ = jax.eval_shape(env.reset, key, params)
+    space = env.action_space(params)
+    wrong: list[Any] = [np.zeros((*space.shape, 3), np.float32)]
+    if isinstance(space, spaces.Discrete):
+        wrong += [space.n, -1, 0.5, np.zeros(2, np.int32)]
+    for action in wrong:
+        with pytest.raises(ValueError, match="action"):
+            env.step(key, state, action, params)
+
+
+def types(tree: Any) -> list[Any]:
+    """Names, shapes and types of the leaves, also whether they are weakly typed."""
+    return [
+        (name, jnp.shape(x), jnp.result_type(x), getattr(x, "weak_type", False))
+        for name, x in named(tree)
+    ]
 
 
 @pytest.mark.parametrize("name", CLASSIC)
@@ -56,8 +115,8 @@ def test_dynamics_are_written_in_scalars(name: str) -> None:
     """
     env = fastrl.registry.make(name)
     params, key = env.default_params(), prng.key(0)
-    state, _ = env.reset(key, params)
-    action = spaces.sample(key, env.action_space(params))
+    state, _ = jax.eval_shape(env.reset, key, params)
+    action = spaces.zeros(env.action_space(params))
     jaxpr = jax.make_jaxpr(env.step)(key, state, action, params)
     used = Counter(eqn.primitive.name for eqn in equations(jaxpr.jaxpr))
     stack = {"concatenate", "stack"}

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.door import integer
+from fastrl.envs import checks
 from fastrl.envs.bsuite import _draws
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -86,6 +87,7 @@ class BernoulliBandit:
     def step(
         self, key: Key, state: State, action: Array, params: BernoulliParams
     ) -> tuple[State, Step]:
+        checks.step(self, action, params)
         return self.pull(state, action, _draws.uniform(jax.random.bits(key)), params)
 
     def pull(
@@ -135,6 +137,7 @@ class GaussianBandit:
     def step(
         self, key: Key, state: State, action: Array, params: GaussianParams
     ) -> tuple[State, Step]:
+        checks.step(self, action, params)
         return self.pull(state, action, _draws.normal(jax.random.bits(key)), params)
 
     def pull(
@@ -193,6 +196,7 @@ class LinearContextualBandit:
     def step(
         self, key: Key, state: LinearState, action: Array, params: LinearParams
     ) -> tuple[LinearState, Step]:
+        checks.step(self, action, params)
         words = jax.random.bits(key, (1 + self.features,))
         return self.pull(state, action, _draws.normal(words[0]), _context(words[1:]), params)
 

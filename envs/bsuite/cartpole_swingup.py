@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastrl.envs import checks
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
 
@@ -64,6 +65,7 @@ class CartPoleSwingup:
         return state, _observe(state, params)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
+        checks.step(self, action, params)
         p, push = params, action.astype(jnp.float32) - 1.0
         state = _swing(state, push * p.force, p)
         up = (

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.door import integer
+from fastrl.envs import checks
 from fastrl.envs.bsuite import _draws
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -58,6 +59,7 @@ class Catch:
         return state, self._observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
+        checks.step(self, action, params)
         paddle = jnp.clip(state.paddle + action - 1, 0, self.columns - 1)
         state = State(state.ball_column, state.ball_row + 1, paddle)
         landed = state.ball_row >= self.rows - 1

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.door import integer
+from fastrl.envs import checks
 from fastrl.envs.bsuite import _draws
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -68,6 +69,7 @@ class DeepSea:
         return state, self._observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Any) -> tuple[State, Step]:
+        checks.step(self, action, params)
         return self.move(state, action, jnp.bool_(False), jnp.float32(0.0), params)
 
     def move(
@@ -131,6 +133,7 @@ class DeepSeaStochastic(DeepSea):
         return StochasticParams(mapping(MAPPING_SEED, self.size), slip=1 / self.size)
 
     def step(self, key: Key, state: State, action: Array, params: Any) -> tuple[State, Step]:
+        checks.step(self, action, params)
         slip, noise = _draws.words(key, 2)
         slips = _draws.uniform(slip) < params.slip
         return self.move(state, action, slips, _draws.normal(noise) * params.noise, params)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.door import integer
+from fastrl.envs import checks
 from fastrl.envs.bsuite import _draws
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -56,6 +57,7 @@ class MemoryChain:
         return state, self._observe(state, params)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
+        checks.step(self, action, params)
         over = state.time >= params.memory_length
         asked = jax.lax.iota(jnp.int32, self.num_bits) == state.query
         right = (action == 1) == (asked & state.context).any()

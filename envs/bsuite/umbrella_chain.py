@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.door import integer
+from fastrl.envs import checks
 from fastrl.envs.bsuite import _draws
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -51,6 +52,7 @@ class UmbrellaChain:
         return state, _observe(state, coins[2:], params)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
+        checks.step(self, action, params)
         coins = self._coins(key, 1)
         return self.walk(state, action, coins[0], coins[1:], params)
 

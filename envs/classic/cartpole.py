@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastrl.envs import checks
 from fastrl.kernels.trigonometry import sin_cos
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -59,6 +60,7 @@ class CartPole:
         return state, _observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
+        checks.step(self, action, params)
         p = params
         force = jnp.where(action == 1, p.force, -p.force)
         sin, cos = sin_cos(state.angle)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastrl.envs import checks
 from fastrl.kernels.trigonometry import sin_cos
 from fastrl.spaces import Box
 from fastrl.types import Array, Key, Step
@@ -57,6 +58,7 @@ class Pendulum:
         return state, _observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
+        checks.step(self, action, params)
         p = params
         torque = jnp.clip(jnp.reshape(action, ()), -self.max_torque, self.max_torque)
         angle = _normalise(state.angle)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl import door
-from fastrl.envs import bitset
+from fastrl.envs import bitset, checks
 from fastrl.envs.grid_world import sampling
 from fastrl.envs.grid_world.level import Params, make_level
 from fastrl.envs.grid_world.modes import MODES, Mode
@@ -123,6 +123,7 @@ class GridWorld:
         return state, self._observe(state, p)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
+        checks.step(self, action, params)
         mode, p, objects = self.levels, params, self.levels.max_objects
         draws = jax.random.uniform(key, (1 + (2 if mode.random_cells else 1) * objects,))
         row, column = self._move(state, action, p)

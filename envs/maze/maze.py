@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl import door
-from fastrl.envs import bitset
+from fastrl.envs import bitset, checks
 from fastrl.envs.maze import generate
 from fastrl.envs.maze.layouts import LAYOUTS
 from fastrl.envs.maze.level import MAX_SIZE, Level
@@ -87,6 +87,7 @@ class Maze:
         return state, self._observe(state, params)
 
     def step(self, key: Key, state: State, action: Array, params: Level) -> tuple[State, Step]:
+        checks.step(self, action, params)
         self._check(params)
         d = state.direction
         row = state.row + _where(d, 0, 1, 0, -1)

@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 
 from fastrl.door import integer
+from fastrl.envs import checks
 from fastrl.spaces import Discrete
 from fastrl.types import Array, Key, Step
 
@@ -67,6 +68,7 @@ class RepeatFirst:
     def step(
         self, key: Key, state: FirstState, action: Array, params: Params
     ) -> tuple[FirstState, Step]:
+        checks.step(self, action, params)
         return self.deal(state, action, _draw(jax.random.uniform(key), state.pack), params)
 
     def deal(
@@ -122,6 +124,7 @@ class RepeatPrevious:
     def step(
         self, key: Key, state: PreviousState, action: Array, params: Params
     ) -> tuple[PreviousState, Step]:
+        checks.step(self, action, params)
         return self.deal(state, action, _draw(jax.random.uniform(key), state.pack), params)
 
     def deal(

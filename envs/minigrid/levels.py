@@ -72,6 +72,11 @@ class Fixed:
         return Params(self.task.default_params(), parse(self.level, self.mission))
 
     def reset(self, key: Key, params: Params) -> tuple[State, Any]:
+        if (given := params.start.open.shape[0]) != (wanted := sum(self.task.shape)):
+            raise ValueError(
+                f"params.start: height and width are {given} together, those of the task's grid "
+                f"{wanted}, {self.task.shape}"
+            )
         return params.start, see(self.task, params.start)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastrl.envs import checks
 from fastrl.envs.minigrid import cells, view, world
 from fastrl.envs.minigrid.compiling import batch_last
 from fastrl.envs.minigrid.lines import Shape
@@ -96,6 +97,7 @@ class Task:
         return begin(self, self.draw(key))
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
+        checks.step(self, action, params)
         return advance(self, state, self.prepare(key, state), action, params)
 
     def observation_space(self, params: Params) -> Any:
