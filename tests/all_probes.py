@@ -80,6 +80,7 @@ def check(algorithm: Any, hparams: Any, steps: int, tolerance: float = 0.04) -> 
         ]
         if "Policy" in name:
             for o in (1.0, -1.0) if name == "PolicyFromObservation" else (0.0,):
-                action, _ = algorithm.act(state, (), jnp.array([o], jnp.float32), None)
+                carry = algorithm.initial_carry(())
+                action, _ = algorithm.act(state, carry, jnp.array([o], jnp.float32), None)
                 wrong += [(name, o, int(action))] if int(action) != int(o >= 0) else []
     assert not wrong

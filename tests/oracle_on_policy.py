@@ -43,11 +43,13 @@ def rmsprop(params, grads, second, rate, decay, epsilon):
     return {k: params[k] - step[k] for k in params}, second
 
 
-def vtrace(rewards, values, next_values, terminated, truncated, rhos, gamma, rho_bar, c_bar):
+def vtrace(
+    rewards, values, next_values, terminated, truncated, rhos, gamma, rho_bar, c_bar, lambda_
+):  # fmt: skip
     """Targets and advantages `[T, N]` as sums over the steps that follow (equation 1)."""
     steps, envs = rewards.shape
     targets, advantages = np.zeros((2, steps, envs))
-    rho, c = np.minimum(rho_bar, rhos), np.minimum(c_bar, rhos)
+    rho, c = np.minimum(rho_bar, rhos), lambda_ * np.minimum(c_bar, rhos)
     beyond = gamma * np.where(terminated, 0.0, next_values)
     for n in range(envs):
         for t in range(steps):

@@ -38,12 +38,17 @@ SQIRL = {
 
 # Sorted by name; what the algorithm has of its own goes on top of ON_POLICY or REPLAY.
 CASES = {
+    "a2c": Case("CartPole-v1", ON_POLICY),
     "dqn": Case("CartPole-v1", REPLAY | {"prioritised": True, "n_step": 3}, quick=True),
+    "impala": Case("CartPole-v1", ON_POLICY | {"policy_lag": 3, "num_epochs": 2}),
     "policy_gradient": Case(
         "CartPole-v1", {"num_trajectories": 32, "horizon": 10, "hidden_sizes": (8,)}
     ),
     "ppo": Case("CartPole-v1", ON_POLICY | {"num_minibatches": 2}, quick=True),
+    "ppo_memory": Case("CartPole-v1", ON_POLICY | {"num_minibatches": 2, "memory_size": 8}),
+    "pqn": Case("CartPole-v1", ON_POLICY | {"num_minibatches": 2}),
     "props": Case("CartPole-v1", ON_POLICY | PROPS),
+    "reinforce": Case("CartPole-v1", ON_POLICY),
     "sqirl": Case("CartPole-v1", SQIRL),
     "subpo": Case("CartPole-v1", {"num_trajectories": 32, "horizon": 10, "hidden_sizes": (8,)}),
 }

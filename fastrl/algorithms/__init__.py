@@ -12,6 +12,8 @@ from fastrl import registry
 
 _MODULES = {
     "a2c": "fastrl.algorithms.a2c",
+    "crossq": "fastrl.algorithms.crossq",
+    "ddpg": "fastrl.algorithms.ddpg",
     "dqn": "fastrl.algorithms.dqn",
     "impala": "fastrl.algorithms.impala",
     "policy_gradient": "fastrl.algorithms.policy_gradient",
@@ -19,9 +21,13 @@ _MODULES = {
     "ppo_memory": "fastrl.algorithms.ppo_memory",
     "pqn": "fastrl.algorithms.pqn",
     "props": "fastrl.algorithms.props",
+    "redq": "fastrl.algorithms.redq",
     "reinforce": "fastrl.algorithms.reinforce",
+    "sac": "fastrl.algorithms.sac",
+    "sac_discrete": "fastrl.algorithms.sac_discrete",
     "sqirl": "fastrl.algorithms.sqirl",
     "subpo": "fastrl.algorithms.subpo",
+    "td3": "fastrl.algorithms.td3",
 }
 
 

@@ -24,6 +24,7 @@ from fastrl import reset as resets
 from fastrl.algorithms import on_policy
 from fastrl.algorithms.collectors import Collector
 from fastrl.algorithms.on_policy import Sample
+from fastrl.distributions import Distribution
 from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, ActorCritic, NetworkConfig, actor_critic
@@ -257,13 +258,13 @@ def _update(
         hparams.max_grad_norm,
     )
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples)
-    loss = functools.partial(_loss, parts, hparams, progress)
+    loss_of = functools.partial(_loss, parts, hparams, progress)
 
     def minibatch(carry: Any, index: Array) -> tuple[Any, Metrics]:
         params, optimizer_state = carry
         batch = sharding.shard_batch(jax.tree.map(lambda x: x[index], flat))
         batch = batch._replace(observation=view(batch.observation))
-        grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
+        grads, metrics = jax.grad(loss_of, has_aux=True)(params, batch)
         updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
         return (optax.apply_updates(params, updates), optimizer_state), metrics
 
@@ -299,30 +300,39 @@ def _shuffled(config: Config, key: Key) -> Array:
 def _loss(
     parts: _Parts, hparams: HParams, progress: Array, params: Any, batch: Sample
 ) -> tuple[Array, Metrics]:
-    """Policy, value and entropy loss of one minibatch `[B]`."""
+    """`loss` of one minibatch `[B]` under `params`."""
     policy, value = parts.network.apply(params, batch.observation)
+    normalized = parts.config.normalize_advantage
+    return loss(parts.objective, normalized, hparams, progress, policy, value, batch)
+
+
+def loss(
+    objective: Objective, normalize_advantage: bool, hparams: HParams, progress: Array,
+    policy: Distribution, value: Array, batch: Sample,
+) -> tuple[Array, Metrics]:  # fmt: skip
+    """Policy, value and entropy loss of samples `[...]` with the network's outputs on them."""
     log_prob, entropy = policy.log_prob(batch.action), policy.entropy()
     advantage = batch.advantage
-    if parts.config.normalize_advantage:
+    if normalize_advantage:
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     inputs = objectives.Inputs(
         log_prob, batch.log_prob, advantage, entropy, batch.reward, batch.terminated,
         batch.truncated, progress,
     )  # fmt: skip
-    policy_loss, reported = parts.objective(hparams.objective, inputs, hparams)
+    policy_loss, reported = objective(hparams.objective, inputs, hparams)
     near = batch.value + jnp.clip(value - batch.value, -hparams.value_clip, hparams.value_clip)
     value_loss = 0.5 * jnp.maximum((value - batch.target) ** 2, (near - batch.target) ** 2)
-    loss = (
+    total = (
         policy_loss.mean()
         + hparams.value_coefficient * value_loss.mean()
         - hparams.entropy_coefficient * entropy.mean()
     )
     log_ratio = log_prob - batch.log_prob
     metrics = reported | {
-        "loss": loss,
+        "loss": total,
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "entropy": entropy,
         "approximate_kl": jnp.expm1(log_ratio) - log_ratio,  # Schulman's unbiased estimate
     }
-    return loss, {name: fm.mean(jax.lax.stop_gradient(x)) for name, x in metrics.items()}
+    return total, {name: fm.mean(jax.lax.stop_gradient(x)) for name, x in metrics.items()}

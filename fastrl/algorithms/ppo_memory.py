@@ -1,0 +1,328 @@
+"""PPO with memory: the policy and the value function carry a state from step to step.
+
+Objective, advantages and numbers are those of `fastrl.algorithms.ppo`; what memory changes is (the
+five LSTM details of "The 37 implementation details of PPO", Huang et al. 2022):
+
+* the memory is a GRU, an LSTM or a small transformer with a bounded cache (`fastrl.memory`);
+* it forgets at both kinds of end, inside of the cell, so rollouts run across episodes;
+* an update starts from the memory as it was when the rollout began, and recomputes it from there
+  with the parameters of each gradient step (backpropagation through `num_steps` steps);
+* minibatches are some environments over the whole time, never pieces of time.
+
+The value of the true successor, where an episode was truncated, is that of the memory that has
+seen it.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fastrl import (
+    distributions,
+    door,
+    memory,
+    normalize,
+    objectives,
+    optim,
+    returns,
+    sharding,
+    spaces,
+    storage,
+)
+from fastrl import metrics as fm
+from fastrl.algorithms import agent as agents
+from fastrl.algorithms import ppo
+from fastrl.algorithms.on_policy import Sample
+from fastrl.algorithms.ppo import RANGES, HParams
+from fastrl.memory import MemoryConfig, Recurrent
+from fastrl.metrics import Metrics
+from fastrl.networks import Activation, NetworkConfig
+from fastrl.objectives import Objective
+from fastrl.spaces import Space
+from fastrl.types import (
+    Action,
+    Algorithm,
+    Array,
+    Env,
+    Key,
+    Observation,
+    PyTree,
+    Recipe,
+    Reset,
+    ResetFactory,
+)
+from fastrl.vec import VecEnv, VecState
+
+__all__ = ["Config", "HParams", "State", "make"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What shapes the program. An iteration takes `num_envs * num_steps` environment steps."""
+
+    num_envs: int = 32
+    num_steps: int = 64  # of every environment, per iteration: as far as gradients reach back
+    num_epochs: int = 4  # passes over the rollout
+    num_minibatches: int = 4  # per pass, of whole environments
+    cell: memory.Cell = "gru"
+    memory_size: int = 64
+    window: int = 32  # transformer: how many entries it remembers
+    heads: int = 2  # transformer
+    layers: int = 1  # transformer
+    hidden_sizes: tuple[int, ...] = (64,)  # before the memory
+    activation: Activation = "tanh"
+    torso: Literal["mlp", "conv"] = "mlp"
+    shared_torso: bool = True  # one torso and memory for policy and value
+    normalize_observation: bool = False  # by running mean and variance
+    normalize_reward: bool = False  # by the running std of the discounted return
+    normalize_advantage: bool = True  # per minibatch
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches"):
+            door.integer(name, getattr(self, name), 1)
+        for field in dataclasses.fields(self):
+            if isinstance(field.default, bool):
+                door.flag(field.name, getattr(self, field.name))
+        if self.num_envs % self.num_minibatches:
+            raise ValueError(
+                f"num_envs={self.num_envs} is not divisible by num_minibatches="
+                f"{self.num_minibatches}: a minibatch is some environments over the whole time"
+            )
+        door.integer("memory_size", self.memory_size, 1)
+        _ = self.memory
+        object.__setattr__(self, "hidden_sizes", self.network.hidden_sizes)
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The torsos' share of this."""
+        return NetworkConfig(
+            self.hidden_sizes, self.activation, self.torso, shared_torso=self.shared_torso
+        )
+
+    @property
+    def memory(self) -> MemoryConfig:
+        """The memory's share of this."""
+        return MemoryConfig(self.cell, self.memory_size, self.window, self.heads, self.layers)
+
+
+class Remembered(NamedTuple):
+    """What the policy stands on before its next step."""
+
+    carry: PyTree  # leaves [N, ...]
+    start: Array  # bool [N]: an episode begins, so that the carry does not count
+
+
+class State(NamedTuple):
+    """All there is to go on with."""
+
+    key: Key
+    params: Any
+    optimizer: optax.OptState
+    env: VecState
+    remembered: Remembered
+    observations: normalize.RunningStatistics
+    rewards: normalize.ReturnScale
+    iteration: Array
+
+
+class _Parts(NamedTuple):
+    """What is closed over."""
+
+    config: Config
+    network: Recurrent
+    objective: Objective
+    vec_env: VecEnv
+    action_space: Space
+    storage: storage.Storage
+
+    def see(self, state: State, observation: Observation) -> Observation:
+        """The observation as the network sees it."""
+        if not self.config.normalize_observation:
+            return observation
+        return normalize.normalize(state.observations, observation)
+
+
+def make(
+    env: Env,
+    config: Config = Config(),
+    *,
+    objective: Objective = objectives.clip,
+    reset: ResetFactory | None = None,
+) -> Algorithm[HParams, State]:
+    """PPO with memory on `env`. The same arguments give the same Algorithm.
+
+    `reset` says where episodes start: by default `fastrl.reset.default(env)`.
+    Raises TypeError or ValueError for what does not fit, before anything is compiled.
+    """
+    reset = agents.checked(env, config, Config, reset)
+    door.function("objective", objective, "fastrl.objectives.clip")
+    return _make(env, config, objective, reset)
+
+
+@functools.lru_cache(maxsize=256)
+def _make(env: Env, config: Config, objective: Objective, reset: ResetFactory) -> Algorithm:
+    task = env.default_params()
+    space, action_space = env.observation_space(task), env.action_space(task)
+    starts = reset(env)
+    door.record("what reset(env) returns", starts, Reset)
+    network = memory.recurrent(space, action_space, config.network, config.memory)
+    vec_env = VecEnv(env, config.num_envs, starts)
+    parts = _Parts(config, network, objective, vec_env, action_space, storage.storage(space))
+
+    def init(key: Key, hparams: HParams, task: Any) -> State:
+        key, network_key, env_key = jax.random.split(key, 3)
+        params = network.init(network_key)
+        n = config.num_envs
+        remembered = Remembered(network.initial_carry((n,)), jnp.ones(n, bool))
+        return State(
+            key, params, optim.adam(hparams.learning_rate, hparams.max_grad_norm).init(params),
+            vec_env.init(env_key, task), sharding.shard_envs(remembered, n),
+            normalize.init(space), normalize.init_return_scale(n), jnp.int32(0),
+        )  # fmt: skip
+
+    def act(
+        state: State, carry: Any, observation: Observation, key: Key | None
+    ) -> tuple[Action, Any]:
+        going = jnp.zeros(_batch_shape(space, observation), bool)
+        seen = parts.see(state, observation)
+        carry, policy, _ = network.step(state.params, carry, seen, going)
+        action = policy.mode() if key is None else policy.sample(key)
+        return distributions.to_environment(action_space, action), carry
+
+    def value(state: State, observation: Observation) -> Array:
+        """Of the first observation of an episode."""
+        batch = _batch_shape(space, observation)
+        seen = parts.see(state, observation)
+        start = jnp.ones(batch, bool)
+        return network.step(state.params, network.initial_carry(batch), seen, start)[2]
+
+    return Algorithm(
+        init, functools.partial(_iterate, parts), act, config.num_envs * config.num_steps,
+        HParams(), env, value, parameters=lambda state: state.params,
+        check=functools.partial(door.ranges, allowed=RANGES), initial_carry=network.initial_carry,
+        recipe=Recipe("ppo_memory", env, config, reset, objective),
+    )  # fmt: skip
+
+
+def _batch_shape(space: Space, observation: Observation) -> tuple[int, ...]:
+    """The leading axes of `observation`."""
+    leaf, like = jax.tree.leaves(observation)[0], jax.tree.leaves(space, is_leaf=spaces.is_leaf)[0]
+    return leaf.shape[: leaf.ndim - len(like.shape)]
+
+
+def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
+    """One iteration: a rollout, its advantages, and `num_epochs` passes of minibatches."""
+    config, network = parts.config, parts.network
+    key, rollout_key, shuffle_key = jax.random.split(state.key, 3)
+    env_state, remembered, samples, metrics = _collect(parts, rollout_key, state, task)
+    observation = parts.storage.unpack(samples.observation)
+    done = samples.terminated | samples.truncated
+    reward, rewards = samples.reward * hparams.reward_scale, state.rewards
+    if config.normalize_reward:
+        rewards, reward = normalize.scale_rewards(rewards, reward, done, hparams.gamma)
+    last_carry, last = sharding.collect((remembered, env_state.observation))
+    last_value = network.step(state.params, *_at(last_carry, parts.see(state, last)))[2]
+    advantage = returns.gae(
+        reward, samples.value, agents.next_values(samples, samples.value, last_value),
+        samples.terminated, samples.truncated, hparams.gamma, hparams.gae_lambda,
+    )  # fmt: skip
+    samples = samples._replace(
+        observation=parts.see(state, observation), reward=reward, advantage=advantage,
+        target=advantage + samples.value,
+    )  # fmt: skip
+    began = sharding.collect(state.remembered)
+    start = jnp.concatenate([began.start[None], done[:-1]])
+    whole = _Whole(samples, start, began.carry)
+    params, optimizer, update_metrics = _update(parts, shuffle_key, state, whole, hparams)
+    observations = state.observations
+    if config.normalize_observation:
+        observations = normalize.update(observations, observation)
+    state = State(
+        key, params, optimizer, env_state, remembered, observations, rewards, state.iteration + 1
+    )  # fmt: skip
+    return state, metrics | update_metrics
+
+
+def _at(remembered: Remembered, observation: Observation) -> tuple[PyTree, Observation, Array]:
+    return remembered.carry, observation, remembered.start
+
+
+def _collect(
+    parts: _Parts, key: Key, state: State, task: Any
+) -> tuple[VecState, Remembered, Sample, Metrics]:
+    """A rollout `[T, N]` and what is remembered after it. Consumes `key`."""
+    step, params = parts.network.step, state.params
+    see = functools.partial(parts.see, state)
+
+    def body(carry: tuple[VecState, Remembered], key: Key) -> Any:
+        env_state, remembered = carry
+        policy_key, step_key = jax.random.split(key)
+        after, policy, value = step(params, *_at(remembered, see(env_state.observation)))
+        action = policy.sample(policy_key)
+        env_state, t, metrics = parts.vec_env._step(
+            step_key, env_state, distributions.to_environment(parts.action_space, action), task
+        )
+        going = Remembered(after, jnp.zeros_like(remembered.start))
+        final = agents.final_value(
+            lambda x: step(params, *_at(going, see(x)))[2], t.truncated, t.next_observation
+        )
+        sample = Sample(
+            parts.storage.pack(t.observation), action, policy.log_prob(action), t.reward,
+            t.terminated, t.truncated, final, value,
+        )  # fmt: skip
+        remembered = Remembered(after, t.terminated | t.truncated)
+        return (env_state, remembered), (sample, metrics)
+
+    start = state.env, state.remembered
+    keys = jax.random.split(key, parts.config.num_steps)
+    (env_state, remembered), (samples, metrics) = jax.lax.scan(body, start, keys)
+    return env_state, remembered, sharding.collect(samples), fm.summed(metrics)
+
+
+class _Whole(NamedTuple):
+    """What is learned from: whole trajectories, and the memory from before them."""
+
+    samples: Sample  # [T, N, ...]
+    start: Array  # bool [T, N]
+    carry: PyTree  # [N, ...]
+
+    def of(self, envs: Array) -> "_Whole":
+        """The share of some environments."""
+        samples, start = jax.tree.map(lambda x: x[:, envs], (self.samples, self.start))
+        return _Whole(samples, start, jax.tree.map(lambda x: x[envs], self.carry))
+
+
+def _update(
+    parts: _Parts, key: Key, state: State, whole: _Whole, hparams: HParams
+) -> tuple[Any, Any, Metrics]:
+    """`num_epochs` passes over the trajectories in minibatches of environments."""
+    config = parts.config
+    steps = state.iteration.astype(jnp.float32) * (config.num_envs * config.num_steps)
+    progress = steps / hparams.anneal_steps
+    optimizer = optim.adam(
+        optim.linear(hparams.learning_rate, hparams.final_learning_rate, progress),
+        hparams.max_grad_norm,
+    )
+
+    def loss(params: Any, batch: _Whole) -> tuple[Array, Metrics]:
+        observation = batch.samples.observation
+        _, policy, value = parts.network.unroll(params, batch.carry, observation, batch.start)
+        return ppo.loss(
+            parts.objective, config.normalize_advantage, hparams, progress, policy, value,
+            batch.samples,
+        )  # fmt: skip
+
+    def minibatch(carry: Any, envs: Array) -> tuple[Any, Metrics]:
+        params, optimizer_state = carry
+        grads, metrics = jax.grad(loss, has_aux=True)(params, whole.of(envs))
+        updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
+        return (optax.apply_updates(params, updates), optimizer_state), metrics
+
+    shuffled = agents.shuffled_envs(key, config.num_envs, config.num_epochs, config.num_minibatches)
+    end, metrics = jax.lax.scan(minibatch, (state.params, state.optimizer), shuffled)
+    explained = agents.explained_variance(whole.samples.value, whole.samples.target)
+    return *end, fm.fold(metrics) | {"explained_variance": fm.mean(explained)}
