@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import distributions, door, normalize, optim, returns, sharding, spaces
+from fastrl import door, normalize, optim, returns, sharding, spaces
 from fastrl import metrics as fm
 from fastrl.algorithms import agent as agents
 from fastrl.algorithms import props_sampler
 from fastrl.algorithms.agent import Agent, Statistics
-from fastrl.algorithms.props_sampler import Data, until_kl, weighted_mean
+from fastrl.algorithms.props_sampler import Data, collect, flat, until_kl, weighted_mean
 from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, NetworkConfig
@@ -41,7 +41,7 @@ from fastrl.types import (
     Scalar,
     Transition,
 )
-from fastrl.vec import VecState, rollout
+from fastrl.vec import VecState
 
 _SAMPLERS = ("props", "ros", "on_policy")
 
@@ -199,7 +199,9 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
 def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
     """A rollout under policies that fill the gaps of the buffer, and PPO on all of the buffer."""
     key, collect_key, update_key = jax.random.split(state.key, 3)
-    env_state, buffer, valid, metrics = _collect(parts, collect_key, state, hparams, task)
+    env_state, buffer, valid, metrics = collect(
+        parts.config, parts.agent, collect_key, state, hparams, task
+    )
     statistics = _counted(parts.config, state.statistics, buffer, hparams)
     seen = state._replace(statistics=statistics, buffer=buffer)
     samples = _samples(parts, seen, valid, hparams)
@@ -211,59 +213,6 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
         ))  # fmt: skip
     state = State(key, params, optimizer, env_state, statistics, buffer, state.iteration + 1)
     return state, metrics | reported
-
-
-def _collect(
-    parts: _Parts, key: Key, state: State, hparams: HParams, task: Any
-) -> tuple[VecState, Transition, Array, Metrics]:
-    """The buffer with a new rollout in the place of the oldest, and which rows hold something."""
-    config, agent = parts.config, parts.agent
-    see = functools.partial(agent.see, state)
-    newest = (config.buffer_rollouts - 1) * config.num_steps
-    rows = jnp.arange(newest + config.num_steps)
-    kept = jnp.minimum(state.iteration, config.buffer_rollouts - 1) * config.num_steps
-    buffer = jax.tree.map(lambda x: jnp.roll(x, -config.num_steps, axis=0), state.buffer)
-
-    def segment(carry: Any, now: Any) -> Any:
-        (env_state, buffer), (key, at) = carry, now
-        behaviour_key, rollout_key = jax.random.split(key)
-        held = (rows >= newest - kept) & (rows < at)
-        acting, reported = _acting(parts, behaviour_key, see, state.params, buffer, held, hparams)
-
-        def policy(key: Key, observation: Observation) -> tuple[Action, Action]:
-            action = agent.network.policy(acting, see(observation)).sample(key)
-            return distributions.to_environment(agent.action_space, action), action
-
-        env_state, played, metrics = rollout(
-            agent.vec_env, policy, rollout_key, env_state, task, config.behaviour_steps,
-            lambda t, action: t._replace(action=action),
-        )  # fmt: skip
-        put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=at, axis=0)
-        buffer = jax.tree.map(lambda x, new: put(x, new), buffer, sharding.collect(played))
-        return (env_state, buffer), metrics | reported
-
-    starts = newest + jnp.arange(0, config.num_steps, config.behaviour_steps)
-    keys = jax.random.split(key, len(starts))
-    (env_state, buffer), metrics = jax.lax.scan(segment, (state.env, buffer), (keys, starts))
-    return env_state, buffer, rows >= newest - kept, fm.fold(metrics)
-
-
-def _acting(
-    parts: _Parts, key: Key, see: Any, params: PyTree, buffer: Transition, held: Array,
-    hparams: HParams,
-) -> tuple[PyTree, Metrics]:  # fmt: skip
-    """The parameters that act next, given what the buffer holds."""
-    config, network = parts.config, parts.agent.network
-    if config.sampler == "on_policy":
-        return params, {}
-    weight = jnp.broadcast_to(held[:, None], buffer.reward.shape).astype(jnp.float32)
-    data = _flat(Data(see(buffer.observation), buffer.action, weight))
-    if config.sampler == "ros":
-        rate = hparams.behaviour_learning_rate
-        return props_sampler.against_data(network, params, data, rate), {}
-    return props_sampler.behaviour(
-        network, params, data, key, hparams, config.behaviour_epochs, config.behaviour_minibatches
-    )
 
 
 def _counted(
@@ -299,14 +248,9 @@ def _samples(parts: _Parts, state: State, valid: Array, hparams: HParams) -> _Sa
     advantage = jax.vmap(each)(*map(by_rollout, numbers)).reshape(values.shape)
     weight = jnp.broadcast_to(valid[:, None], values.shape).astype(jnp.float32)
     log_prob = policy.log_prob(buffer.action)
-    return _flat(
+    return flat(
         _Sample(observation, buffer.action, log_prob, advantage, advantage + values, weight)
     )  # fmt: skip
-
-
-def _flat(tree: Any) -> Any:
-    """Time and environment as one axis."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
 
 def _update(

@@ -24,13 +24,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fastrl import distributions, optim, sharding
 from fastrl import metrics as fm
-from fastrl import optim
+from fastrl.algorithms.agent import Agent
 from fastrl.distributions import Categorical, DiagonalNormal, Distribution, Product
 from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
 from fastrl.networks import ActorCritic
-from fastrl.types import Action, Array, Key, Observation, PyTree
+from fastrl.types import Action, Array, Key, Observation, PyTree, Transition
+from fastrl.vec import VecState, rollout
 
 
 class Data(NamedTuple):
@@ -39,6 +41,69 @@ class Data(NamedTuple):
     observation: Observation  # as the network sees it
     action: Action
     weight: Array  # float32
+
+
+def collect(
+    config: Any, agent: Agent, key: Key, state: Any, hparams: Any, task: Any
+) -> tuple[VecState, Transition, Array, Metrics]:
+    """A rollout in parts, each by a policy that fills the gaps of the buffer. Consumes `key`.
+
+    `config`, `state` and `hparams` are those of `props`.  Returns the environments, the buffer
+    with the rollout in the place of the oldest, which of its rows hold something, and metrics.
+    """
+    see = functools.partial(agent.see, state)
+    newest = (config.buffer_rollouts - 1) * config.num_steps
+    rows = jnp.arange(newest + config.num_steps)
+    kept = jnp.minimum(state.iteration, config.buffer_rollouts - 1) * config.num_steps
+    buffer = jax.tree.map(lambda x: jnp.roll(x, -config.num_steps, axis=0), state.buffer)
+
+    def segment(carry: Any, now: Any) -> Any:
+        (env_state, buffer), (key, at) = carry, now
+        behaviour_key, rollout_key = jax.random.split(key)
+        held = (rows >= newest - kept) & (rows < at)
+        acting, reported = _acting(
+            config, agent, behaviour_key, see, state.params, buffer, held, hparams
+        )
+
+        def policy(key: Key, observation: Observation) -> tuple[Action, Action]:
+            action = agent.network.policy(acting, see(observation)).sample(key)
+            return distributions.to_environment(agent.action_space, action), action
+
+        env_state, played, metrics = rollout(
+            agent.vec_env, policy, rollout_key, env_state, task, config.behaviour_steps,
+            lambda t, action: t._replace(action=action),
+        )  # fmt: skip
+        put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=at, axis=0)
+        buffer = jax.tree.map(lambda x, new: put(x, new), buffer, sharding.collect(played))
+        return (env_state, buffer), metrics | reported
+
+    starts = newest + jnp.arange(0, config.num_steps, config.behaviour_steps)
+    keys = jax.random.split(key, len(starts))
+    (env_state, buffer), metrics = jax.lax.scan(segment, (state.env, buffer), (keys, starts))
+    return env_state, buffer, rows >= newest - kept, fm.fold(metrics)
+
+
+def _acting(
+    config: Any, agent: Agent, key: Key, see: Any, params: PyTree, buffer: Transition,
+    held: Array, hparams: Any,
+) -> tuple[PyTree, Metrics]:  # fmt: skip
+    """The parameters that act next, given what the buffer holds."""
+    network = agent.network
+    if config.sampler == "on_policy":
+        return params, {}
+    weight = jnp.broadcast_to(held[:, None], buffer.reward.shape).astype(jnp.float32)
+    data = flat(Data(see(buffer.observation), buffer.action, weight))
+    if config.sampler == "ros":
+        rate = hparams.behaviour_learning_rate
+        return against_data(network, params, data, rate), {}
+    return behaviour(
+        network, params, data, key, hparams, config.behaviour_epochs, config.behaviour_minibatches
+    )
+
+
+def flat(tree: PyTree) -> PyTree:
+    """Time and environment as one axis."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
 
 def behaviour(
