@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -37,7 +38,7 @@ def step(env: Any, action: Any, params: Any) -> None:
 
 def _is_nan(leaf: Any) -> bool:
     """Whether there is a NaN in `leaf`; keys and whole numbers have none."""
-    if jax.dtypes.issubdtype(getattr(leaf, "dtype", np.int32), jax.dtypes.prng_key):
+    if jnp.issubdtype(getattr(leaf, "dtype", np.int32), jax.dtypes.prng_key):
         return False
     value = np.asarray(leaf)
     return value.dtype.kind == "f" and bool(np.isnan(value).any())

@@ -366,6 +366,7 @@ def train(steps: int, **options: Any) -> Any:
     return fastrl.train(algorithm, steps=steps, seed=1, progress=False, **options)
 
 
+@pytest.mark.slow
 def test_training_equals_run_and_a_resumed_one_bit_for_bit(tmp_path: Any) -> None:
     """Fails if the host's chunks, evaluations, or a new set of simulators change a number."""
     algorithm = ppo.make(SHORT, TINY)

@@ -24,17 +24,18 @@ from fastrl.types import Step
 NAMES = [n for n in fastrl.registry.names() if not n.startswith(("brax/", "gymnasium/"))]
 CLASSIC = [n for n in NAMES if "/" not in n and not n.startswith("MiniGrid-")]
 QUICK = (
-    "CartPole-v1", "Pendulum-v1", "MinAtar/Breakout-v1", "bsuite/Catch-v0", "grid/Debug-v0",
-    "memory/TMaze-v0", "motor/Cont-CC-PermExDc-v0", "probe/Value",
+    "CartPole-v1", "Pendulum-v1", "MinAtar/Breakout-v1", "bsuite/Catch-v0", "memory/TMaze-v0",
+    "motor/Cont-CC-PermExDc-v0", "probe/Value",
 )  # fmt: skip
-# The first of a class stands for it, but for those that have more than other numbers.
-MORE = (
-    "MinAtar/Asterix-v1", "grid/RandAll-v0", "motor/Cont-SC-PMSM-v0", "motor/Finite-CC-PMSM-v0",
-    "motor/Finite-TC-ExtExDc-v0", "quadrotor/MultiHover-v0",
+# Those that stand for others.
+SLOW = (
+    "Acrobot-v1", "MountainCarContinuous-v0", "MinAtar/Asterix-v1", "MinAtar/Seaquest-v1",
+    "MiniGrid-DoorKey-5x5-v0", "MiniGrid-Dynamic-Obstacles-6x6-v0", "bandit/LinearContextual-v0",
+    "bsuite/CartPoleSwingup-v0", "bsuite/DeepSeaStochastic-v0", "bsuite/UmbrellaChain-v0",
+    "grid/Debug-v0", "grid/RandAll-v0", "maze/Labyrinth-v0", "memory/RepeatPrevious-v0",
+    "motor/Finite-CC-PMSM-v0", "motor/Finite-TC-ExtExDc-v0", "probe/ContinuousPolicy",
+    "quadrotor/MultiHover-v0", "quadrotor/Trajectory-v0",
 )  # fmt: skip
-# MiniGrid's tasks share one step, whose compilation takes longest: those that add to it.
-MINIGRID = ("MiniGrid-DoorKey-5x5-v0", "MiniGrid-Dynamic-Obstacles-6x6-v0",
-            "MiniGrid-GoToDoor-5x5-v0")  # fmt: skip
 
 
 def first_of_classes() -> list[str]:
@@ -44,13 +45,8 @@ def first_of_classes() -> list[str]:
 
 def marked() -> list[Any]:
     """All names: some at once, those that stand for others where there is time, and the rest."""
-    firsts = [n for n in first_of_classes() if not n.startswith("MiniGrid-")]
-    slow = {*firsts, *MORE, *MINIGRID} - {*QUICK}
-    others = [pytest.mark.slow, pytest.mark.full]
-    return [
-        n if n in QUICK else pytest.param(n, marks=pytest.mark.slow if n in slow else others)
-        for n in NAMES
-    ]
+    slow, rest = pytest.mark.slow, [pytest.mark.slow, pytest.mark.full]
+    return [n if n in QUICK else pytest.param(n, marks=slow if n in SLOW else rest) for n in NAMES]
 
 
 @pytest.mark.parametrize("name", marked())
@@ -81,7 +77,7 @@ def test_shapes_and_types_are_those_of_the_spaces(name: str) -> None:
         assert (value.shape, value.dtype) == ((), dtype)
 
 
-REFUSING = [n for n in first_of_classes() if not n.startswith(("probe/", "tabular/"))]
+REFUSING = [n for n in first_of_classes() if not n.startswith(("probe/", "tabular/", "coverage/"))]
 
 
 @pytest.mark.parametrize("name", REFUSING)

@@ -209,6 +209,7 @@ def test_the_vector_is_one_hot_at_the_index_with_the_time_behind(name: str) -> N
         assert vector[-1] == seen.time[0] == np.float32(0.001) * int(state.time)
 
 
+@pytest.mark.slow
 def test_objects_come_back_in_free_cells() -> None:
     """Fails if with random cells an object appears on a wall, the agent, or another object, if
     one that stays moves, or if the planes show something else: 60,000 object-steps."""
@@ -287,7 +288,8 @@ def test_modes_have_the_sizes_of_the_table(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["all", "debug", "long_dense", pytest.param("medium", marks=pytest.mark.slow)]
+    "name",
+    ["all", *(pytest.param(n, marks=pytest.mark.slow) for n in ("debug", "long_dense", "medium"))],
 )
 def test_sampled_levels_are_the_mode_says(name: str) -> None:
     """Fails if a number of a level is outside its range or has another mean, walls are not as many,

@@ -56,6 +56,7 @@ def test_every_episode_has_params_of_its_own_until_it_ends() -> None:
     assert len(np.unique(before.half_length[0])) == 32
 
 
+@pytest.mark.slow
 def test_an_environment_with_a_sampler_needs_none() -> None:
     """Fails if `levels(env)` does not draw from `env.sample_level`, or PPO can't train on it."""
     env = GridWorld("debug")

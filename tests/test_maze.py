@@ -147,6 +147,7 @@ def test_the_solver_agrees_with_a_search() -> None:
     assert 20 < solvable.sum() < 180
 
 
+@pytest.mark.slow
 def test_following_the_plan_earns_the_promised_return() -> None:
     """Fails if the plan's actions do not reach the goal in as many steps as it says."""
     env, levels = Maze(), many_levels(2, 64, 40)
@@ -215,6 +216,7 @@ def test_mutations_are_a_third_each() -> None:
     assert distance.mean() > 5
 
 
+@pytest.mark.slow
 def test_all_mutations_change_all_there_is() -> None:
     """Fails if walls, start, direction or goal never change, or a level becomes malformed."""
     n, levels = 3000, many_levels(7, 3000, 25)

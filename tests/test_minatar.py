@@ -116,6 +116,7 @@ def test_freeways_clock_terminates_and_a_limit_before_it_truncates() -> None:
     assert (bool(cut.terminated), bool(cut.truncated)) == (False, True)
 
 
+@pytest.mark.slow
 def test_params_are_per_environment_in_one_program() -> None:
     """Fails if a batch of tasks differs from the tasks one by one."""
     env = minatar.Asterix()

@@ -101,7 +101,10 @@ def assert_starts_equal(name: str, recorded: Arrays) -> None:
         np.testing.assert_array_equal(packed([observation])[0], recorded["outcome/observation"][i])
 
 
-@BY_NAME
+@pytest.mark.parametrize(
+    "name",  # a step of Seaquest takes longer to compile than all others together
+    [pytest.param(n, marks=pytest.mark.slow) if n == "seaquest" else n for n in GAMES],
+)
 def test_recorded_transitions_are_ours(name: str) -> None:
     """Fails if a rule differs from the package's, in any of 500 recorded transitions."""
     assert_transitions_equal(name, golden("steps", name))

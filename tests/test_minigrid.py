@@ -44,13 +44,16 @@ SIZES = {
     "MiniGrid-GoToDoor-5x5-v0": 4,
     "MiniGrid-MemoryS7-v0": 3,
 }
-QUICK = (
-    "MiniGrid-DoorKey-8x8-v0",
-    "MiniGrid-LavaCrossingS9N1-v0",
-    "MiniGrid-Dynamic-Obstacles-6x6-v0",
-    "MiniGrid-GoToDoor-5x5-v0",
-)
-BY_NAME = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SIZES]
+QUICK = ("MiniGrid-DoorKey-8x8-v0", "MiniGrid-Dynamic-Obstacles-6x6-v0")
+# Those without a rule of their own, nor other objects.
+ALIKE = ("Empty-5x5", "Empty-8x8", "DoorKey-5x5", "LavaGapS7", "SimpleCrossingS9N1", "Unlock-",
+         "MultiRoom-N2-S4", "FourRooms")  # fmt: skip
+BY_NAME = [
+    n
+    if n in QUICK
+    else pytest.param(n, marks=[pytest.mark.slow, *[pytest.mark.full for a in ALIKE if a in n]])
+    for n in SIZES
+]
 
 
 @functools.cache

@@ -5,6 +5,7 @@ of each kind and the doors are, how these lie to each other, how many walls ther
 the package are in `golden/minigrid_levels.npz`, made by `golden/make_minigrid.py`.
 """
 
+import functools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,24 @@ from scipy import stats
 import fastrl
 import fastrl.registry
 from fastrl.envs import minigrid
-from fastrl.envs.minigrid import cells, lines, tiles
+from fastrl.envs.minigrid import cells, compiling, lines, tiles
 from fastrl.kernels import prng
 
 GOLDEN = Path(__file__).with_name("golden") / "minigrid_levels.npz"
 LEVELS = 4096
-QUICK = ("MiniGrid-Unlock-v0", "MiniGrid-SimpleCrossingS9N1-v0")
+QUICK = ("MiniGrid-SimpleCrossingS9N1-v0",)
+# Those whose levels are drawn as another task's.
+ALIKE = ("DoorKey-5x5", "LavaCrossing", "MultiRoom-N2-S4", "MiniGrid-Unlock-")
 NAMES = [
-    n if n in QUICK else pytest.param(n, marks=pytest.mark.slow)
+    n
+    if n in QUICK
+    else pytest.param(n, marks=[pytest.mark.slow, *[pytest.mark.full for a in ALIKE if a in n]])
     for n in fastrl.registry.names()
     if n.startswith("MiniGrid-") and "Empty-5" not in n and "Empty-8" not in n
 ]
 
 
+@functools.cache
 def levels(name: str, count: int, seed: int) -> tuple[Any, Any]:
     """The env and `count` start states, on the host."""
     env = fastrl.make(name)
@@ -244,13 +250,25 @@ def test_what_is_malformed_is_named(make: Any, message: str) -> None:
 
 
 def test_batches_of_batches_are_equal_to_one_batch() -> None:
-    """Fails if the rule for batches is wrong when `vmap` is applied twice."""
-    env = fastrl.make("MiniGrid-DoorKey-5x5-v0")
-    keys, params = jax.random.split(prng.key(4), 6), env.default_params()
-    flat = jax.vmap(env.reset, (0, None))(keys, params)
-    nested = jax.vmap(jax.vmap(env.reset, (0, None)), (0, None))(keys.reshape(2, 3), params)
-    for a, b in zip(jax.tree.leaves(flat), jax.tree.leaves(nested), strict=True):
-        np.testing.assert_array_equal(a, b.reshape(a.shape))
+    """Fails if the rule for batches is wrong when `vmap` is applied twice, or to some arguments."""
+
+    def weighted(rows: Any, weight: Any) -> tuple[Any, Any]:  # [3, *B] and [*B]
+        assert rows.shape[1:] == weight.shape
+        return rows * weight[None], rows.sum(0) + weight
+
+    def plain(rows: Any, weight: Any) -> tuple[Any, Any]:
+        return rows * weight, rows.sum() + weight
+
+    rows = np.arange(36, dtype=np.int32).reshape(4, 3, 3)
+    weights = np.arange(4, dtype=np.int32)
+    for axes in ((0, 0), (0, None), (None, 0)):
+        outer = [a if d == 0 else a[0] for a, d in zip((rows, weights), axes, strict=True)]
+        results = [
+            jax.jit(jax.vmap(jax.vmap(f, (0, None)), axes))(*outer)
+            for f in (compiling.batch_last(weighted), plain)
+        ]
+        for mine, expected in zip(*results, strict=True):
+            np.testing.assert_array_equal(mine, expected)
 
 
 @pytest.mark.slow

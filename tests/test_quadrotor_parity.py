@@ -113,7 +113,12 @@ def compare(case: str, trajectories: int | None) -> int:
     return recorded["rewards"].size
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("dyn/cf2x/motors/1", "dyn/cf2x/vel/1", "pyb_dw/cf2x/rpm/2")
+
+
+@pytest.mark.parametrize(
+    "case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+)
 def test_trajectories_equal_the_originals(case: str) -> None:
     """Fails if an equation, constant, action, reward or end differs from the original's.
 

@@ -123,7 +123,9 @@ def test_every_state_is_renewed_in_turn(size: int, renewal: float, lives: int) -
     assert (memory.starts[1] != first).any(-1).all()
 
 
-@pytest.mark.parametrize(("n", "every"), [(64, 8), (60, 8), (7, 16), (64, 1)])
+@pytest.mark.parametrize(
+    ("n", "every"), [(60, 8), (7, 16), pytest.param(64, 1, marks=pytest.mark.slow)]
+)
 def test_cached_never_repeats_a_start(n: int, every: int) -> None:
     """Fails if a used start is handed out again although the episode lasted `every` steps."""
     sample = starts(functools.partial(reset.cached, every=every), n, 40 * every + 1, every)
@@ -157,6 +159,7 @@ def test_cached_draws_only_what_was_used() -> None:
     assert not memory.used.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [functools.partial(reset.pool, size=16, renewal=0.5), reset.cached]
 )
