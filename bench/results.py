@@ -174,7 +174,7 @@ def run(case: Case | Broken, path: Path, parsed: argparse.Namespace) -> int:
     there = {
         r["seed"]
         for r in read(path)
-        if r["hash"] == case.hash and r["status"] != results_page.FAILED
+        if (r["case"], r["hash"]) == (case.name, case.hash) and r["status"] != results_page.FAILED
     }
     todo = [s for s in case.all_seeds if parsed.again or s not in there]
     print(f"{case.name}: {len(todo)} of {case.seeds} seeds to run", flush=True)
