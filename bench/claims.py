@@ -92,7 +92,7 @@ def row(
     }  # fmt: skip
 
 
-PROPS_TASKS = {"CartPole-v1": (24_000, 150.0), "bsuite/Catch-v0": (24_000, 0.5)}  # steps, threshold
+PROPS_TASKS = {"CartPole-v1": (15_000, 150.0), "bsuite/Catch-v0": (12_000, 0.5)}  # steps, threshold
 
 
 def on_policy_data(seeds: int, steps: int | None) -> list[Row]:
@@ -102,7 +102,7 @@ def on_policy_data(seeds: int, steps: int | None) -> list[Row]:
         env, budget = fastrl.make(name), steps or budget
         base = props.Config(
             num_envs=1, num_steps=256, num_epochs=10, num_minibatches=4, hidden_sizes=(64, 64),
-            buffer_rollouts=2, behaviour_steps=16, error_fit_steps=200,
+            buffer_rollouts=2, behaviour_steps=16, error_fit_steps=100,
         )  # fmt: skip
         variants = {
             "props": base,
@@ -124,7 +124,7 @@ def on_policy_data(seeds: int, steps: int | None) -> list[Row]:
         note = f"lower at {100 * lower:.0f} % of {ours.shape[1]} updates (means over seeds)"
         rows.append(row(f"sampling error, {name}", "PPO, reuse", ours.mean(1), theirs.mean(1),
                         "nats", True, note))  # fmt: skip
-        rows.append(_paired_errors(env, base, min(budget, 8_000), seeds))
+        rows.append(_paired_errors(env, base, min(budget, 5_000), seeds))
     return rows
 
 

@@ -39,14 +39,21 @@ class Student:
 def students() -> Iterator[Student]:
     """PPO, and SAC and TD3 where this version of fastrl has them."""
     rewind = lambda s: s._replace(time=jnp.zeros_like(s.time))  # noqa: E731
-    config = ppo.Config(num_envs=8, num_steps=64, num_minibatches=4, normalize_observation=True,
-                        normalize_reward=True)  # fmt: skip
-    for name in ("MountainCar-v0", "Acrobot-v1"):
-        yield Student(
-            f"PPO, {name}", fastrl.make(name),
-            lambda env, reset: ppo.make(env, config, reset=reset),
-            ppo.HParams(learning_rate=1e-3, gamma=0.99), 60_000, 400_000, 100, 500, rewind=rewind,
-        )  # fmt: skip
+    car = ppo.Config(num_envs=16, num_steps=64, num_minibatches=4, normalize_observation=True,
+                     normalize_reward=True)  # fmt: skip
+    yield Student(
+        "PPO, MountainCar-v0", fastrl.make("MountainCar-v0"),
+        lambda env, reset: ppo.make(env, car, reset=reset),
+        ppo.HParams(learning_rate=1e-3, gae_lambda=0.98, entropy_coefficient=0.0), 150_000,
+        500_000, 100, 200, rewind=rewind,
+    )  # fmt: skip
+    yield Student(
+        "PPO, Acrobot-v1", fastrl.make("Acrobot-v1"),
+        lambda env, reset: ppo.make(
+            env, ppo.Config(num_envs=16, num_steps=64, num_minibatches=8), reset=reset
+        ),
+        ppo.HParams(learning_rate=1e-3), 60_000, 200_000, 100, 500, rewind=rewind,
+    )  # fmt: skip
     for name in ("sac", "td3"):
         module = getattr(fastrl, name, None)
         if module is not None:
@@ -56,7 +63,7 @@ def students() -> Iterator[Student]:
 def _continuous(name: str, module: Any, rewind: Any) -> Student:
     """An off-policy learner on the continuous mountain car, grouped by how near the goal is."""
     env = fastrl.make("MountainCarContinuous-v0")
-    config = module.Config(hidden_sizes=(64, 64))
+    config = module.Config()
     return Student(
         f"{name.upper()}, MountainCarContinuous-v0", env,
         lambda env, reset: module.make(env, config, reset=reset), module.HParams(), 20_000, 60_000,

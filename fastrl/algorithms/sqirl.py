@@ -20,22 +20,19 @@ play.  After T iterations nothing more is learned.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from fastrl import door, optim, returns, sharding, spaces
 from fastrl import metrics as fm
 from fastrl.algorithms import agent as agents
-from fastrl.kernels.permutation import permutation
+from fastrl.algorithms.sqirl_regression import Batch, Regression, known, network, table
 from fastrl.metrics import Metrics
-from fastrl.networks import Activation, NetworkConfig, Torso, encoder
-from fastrl.spaces import Discrete, MultiDiscrete, Space
+from fastrl.networks import Activation, NetworkConfig
+from fastrl.spaces import Discrete, Space
 from fastrl.types import (
     Action,
     Algorithm,
@@ -50,8 +47,6 @@ from fastrl.types import (
     Transition,
 )
 from fastrl.vec import VecEnv, VecState
-
-_UNSEEN = -1e9  # the value of an action that a table knows nothing of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,25 +104,6 @@ class State(NamedTuple):
     iteration: Array  # t
 
 
-class Regression(NamedTuple):
-    """Values of all depths; leading axes are the batch."""
-
-    init: Callable[[Key], PyTree]
-    values: Callable[[PyTree, Observation], Array]  # -> Q^1 .. Q^k, [..., k, A]
-
-
-class Batch(NamedTuple):
-    """What is fitted, `[B, ...]`; only steps of weight 1 count."""
-
-    observation: Observation
-    action: Array
-    reward: Array
-    terminated: Array
-    next_observation: Observation
-    return_: Array
-    weight: Array
-
-
 def make(
     env: Env, config: Config = Config(), *, reset: ResetFactory | None = None
 ) -> Algorithm[HParams, State]:
@@ -144,7 +120,7 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     space, actions = env.observation_space(task), env.action_space(task)
     if not isinstance(actions, Discrete):
         raise ValueError(f"action space {actions}: SQIRL takes one Discrete action")
-    make_regression = _network if config.regression == "network" else _table
+    make_regression = network if config.regression == "network" else table
     parts = _Parts(
         config, VecEnv(env, config.num_episodes, reset(env)),
         make_regression(config, space, actions.n), actions.n,
@@ -188,51 +164,6 @@ class _Parts(NamedTuple):
     num_actions: int
 
 
-class _Heads(nn.Module):
-    """Values of `k` depths for each of `A` actions, `[..., k, A]`."""
-
-    config: NetworkConfig
-    k: int
-    num_actions: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        out = nn.Dense(self.k * self.num_actions)(Torso(self.config)(x))
-        return out.reshape(*out.shape[:-1], self.k, self.num_actions)
-
-
-def _network(config: Config, space: Space, num_actions: int) -> Regression:
-    encode, heads = encoder(space), _Heads(config.network, config.k, num_actions)
-    apply: Callable[..., Any] = heads.apply
-    return Regression(
-        lambda key: heads.init(key, encode(spaces.zeros(space))),
-        lambda params, observation: apply(params, encode(observation)),
-    )
-
-
-def _table(config: Config, space: Space, num_actions: int) -> Regression:
-    """A value for every observation; such as nothing is known of are `_UNSEEN`."""
-    index, size = _numbered(space)
-    shape = size, config.k, num_actions
-    return Regression(
-        lambda key: jnp.full(shape, _UNSEEN), lambda table, observation: table[index(observation)]
-    )
-
-
-def _numbered(space: Space) -> tuple[Callable[[Observation], Array], int]:
-    """The number of an observation among all of `space`, and how many there are."""
-    match space:
-        case Discrete(n):
-            return lambda x: x, n
-        case MultiDiscrete(nvec):
-            strides = np.cumprod((1, *nvec[:0:-1]))[::-1].astype(np.int32)
-            return lambda x: jnp.tensordot(x, jnp.asarray(strides), 1), int(np.prod(nvec))
-    raise ValueError(
-        f"regression='table' needs Discrete or MultiDiscrete observations, not {space}: "
-        "use regression='network'"
-    )
-
-
 def _batched(space: Space, observation: Observation, carry: Array) -> Any:
     """The observation with one leading axis, and the shape of the axes that it had."""
     shape = jnp.shape(carry)
@@ -255,13 +186,15 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
     """A batch of episodes, a fit of its random part, and one more policy."""
     key, play_key, fit_key = jax.random.split(state.key, 3)
     batch, memory, metrics = _play(parts, play_key, state, hparams, task)
-    fit = _fit_table if parts.config.regression == "table" else _fit_network
-    fit = functools.partial(fit, parts, fit_key, hparams=hparams)
-    going = state.iteration < parts.config.horizon
-    shapes = jax.eval_shape(fit, state, batch)[2]
+
+    def fit() -> Any:
+        return parts.regression.fit(state.params, state.optimizer, batch, fit_key, hparams)
+
+    nothing = fm.zeros_like(jax.eval_shape(fit)[2])
     params, optimizer, reported = jax.lax.cond(
-        going, fit, lambda s, _: (s.params, s.optimizer, fm.zeros_like(shapes)), state, batch
-    )
+        state.iteration < parts.config.horizon, fit,
+        lambda: (state.params, state.optimizer, nothing),
+    )  # fmt: skip
     at = jnp.minimum(state.iteration, parts.config.horizon - 1)
     frozen = jax.tree.map(lambda x, new: x.at[at].set(new), state.frozen, params)
     iteration = jnp.minimum(state.iteration + 1, parts.config.horizon)
@@ -305,8 +238,7 @@ def _with_returns(
     parts: _Parts, params: PyTree, seen: Transition, weight: Array, hparams: HParams
 ) -> Batch:
     """The batch with the returns that followed; those that were cut off go on by Q^1."""
-    after = parts.regression.values(params, seen.next_observation)[..., 0, :]
-    at_random = jnp.where(after > 0.5 * _UNSEEN, after, 0.0).mean(-1)
+    at_random = known(parts.regression.values(params, seen.next_observation)[..., 0, :]).mean(-1)
     followed = returns.lambda_returns(
         seen.reward, at_random, seen.terminated, seen.truncated, hparams.gamma, 1.0
     )
@@ -314,68 +246,3 @@ def _with_returns(
         seen.observation, seen.action, seen.reward, seen.terminated, seen.next_observation,
         followed, weight,
     )  # fmt: skip
-
-
-def _targets(parts: _Parts, params: PyTree, batch: Batch, gamma: Scalar) -> Array:
-    """What Q^1 .. Q^k are fitted to, `[B, k]`."""
-    after = parts.regression.values(params, batch.next_observation)[..., :-1, :].max(-1)
-    after = jnp.where(after > 0.5 * _UNSEEN, after, 0.0)  # [B, k - 1]
-    after = jnp.where(batch.terminated[:, None], 0.0, after)
-    deeper = batch.reward[:, None] + gamma * after
-    return jax.lax.stop_gradient(jnp.concatenate([batch.return_[:, None], deeper], axis=1))
-
-
-def _fit_network(
-    parts: _Parts, key: Key, state: State, batch: Batch, hparams: HParams
-) -> tuple[PyTree, Any, Metrics]:
-    """`num_epochs` passes of Adam; all depths at once, the targets of one from the one below."""
-    config = parts.config
-    optimizer = optim.adam(hparams.learning_rate, hparams.max_grad_norm)
-    size = config.num_episodes * config.horizon
-    shuffle = functools.partial(permutation, a=config.horizon, b=config.num_episodes)
-    order = jax.vmap(shuffle)(jax.random.split(key, config.num_epochs))
-
-    def loss(params: PyTree, batch: Batch) -> tuple[Array, Metrics]:
-        values = parts.regression.values(params, batch.observation)  # [B, k, A]
-        chosen = jnp.take_along_axis(values, batch.action[:, None, None], -1)[..., 0]
-        error = (chosen - _targets(parts, params, batch, hparams.gamma)) ** 2
-        count = jnp.maximum(batch.weight.sum(), 1.0)
-        reported = {"loss": fm.mean(error.mean(1), batch.weight > 0)}
-        return (error.mean(1) * batch.weight).sum() / count, reported
-
-    def minibatch(carry: Any, index: Array) -> Any:
-        params, optimizer_state = carry
-        part = sharding.shard_batch(jax.tree.map(lambda x: x[index], batch))
-        gradient, reported = jax.grad(loss, has_aux=True)(params, part)
-        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-        return (optax.apply_updates(params, updates), optimizer_state), reported
-
-    indices = order.reshape(config.num_epochs * size // config.batch_size, -1)
-    start = state.params, state.optimizer
-    (params, optimizer_state), reported = jax.lax.scan(minibatch, start, indices)
-    return params, optimizer_state, fm.fold(jax.lax.stop_gradient(reported))
-
-
-def _fit_table(
-    parts: _Parts, key: Key, state: State, batch: Batch, hparams: HParams
-) -> tuple[PyTree, Any, Metrics]:
-    """The means of all targets, depth by depth; the table keeps what this batch did not meet."""
-    del key
-    space = parts.vec_env.env.observation_space(parts.vec_env.env.default_params())
-    rows, _ = _numbered(space)
-    at = rows(batch.observation), batch.action
-    table = state.params
-    counts = jnp.zeros(table.shape[::2]).at[at].add(batch.weight)  # [observations, A]
-
-    def depth(i: int, table: Array) -> Array:
-        target = jax.lax.dynamic_index_in_dim(
-            _targets(parts, table, batch, hparams.gamma), i, 1, keepdims=False
-        )
-        sums = jnp.zeros(counts.shape).at[at].add(batch.weight * target)
-        fitted = jnp.where(counts > 0, sums / jnp.maximum(counts, 1.0), table[:, i])
-        return table.at[:, i].set(fitted)
-
-    table = jax.lax.fori_loop(0, parts.config.k, depth, table)
-    chosen = table[at[0], :, at[1]]
-    error = ((chosen - _targets(parts, table, batch, hparams.gamma)) ** 2).mean(1)
-    return table, state.optimizer, {"loss": fm.mean(error, batch.weight > 0)}
