@@ -20,12 +20,14 @@ from fastrl import transforms as transforms  # noqa: E402
 from fastrl.algorithms import a2c as a2c  # noqa: E402
 from fastrl.algorithms import crossq as crossq  # noqa: E402
 from fastrl.algorithms import ddpg as ddpg  # noqa: E402
+from fastrl.algorithms import dqn as dqn  # noqa: E402
 from fastrl.algorithms import impala as impala  # noqa: E402
 from fastrl.algorithms import policy_gradient as policy_gradient  # noqa: E402
 from fastrl.algorithms import ppo as ppo  # noqa: E402
 from fastrl.algorithms import ppo_memory as ppo_memory  # noqa: E402
 from fastrl.algorithms import pqn as pqn  # noqa: E402
 from fastrl.algorithms import props as props  # noqa: E402
+from fastrl.algorithms import r2d2 as r2d2  # noqa: E402
 from fastrl.algorithms import redq as redq  # noqa: E402
 from fastrl.algorithms import reinforce as reinforce  # noqa: E402
 from fastrl.algorithms import sac as sac  # noqa: E402

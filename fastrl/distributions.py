@@ -16,6 +16,10 @@ from fastrl.types import Action, Array, Key
 
 _NEVER = -1e9  # the logit of an action that is masked out
 _LOG_2PI = float(np.log(2 * np.pi))
+_LOG_2 = float(np.log(2))
+_INSIDE = 1.0 - 1e-6  # the greatest action whose arctanh float32 holds well
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
+_HERMITE = _NODES.tolist(), (_WEIGHTS / _WEIGHTS.sum()).tolist()  # for a standard normal
 
 
 class Distribution(Protocol):
@@ -100,6 +104,51 @@ class DiagonalNormal:
         return x.sum(axis=tuple(range(-self.event_ndim, 0)))
 
 
+@struct.dataclass
+class SquashedNormal:
+    """The tanh of independent normals: actions in (-1, 1) (Haarnoja et al. 2018, appendix C).
+
+        log p(a) = log N(u) - sum log (1 - tanh(u)^2),   a = tanh(u)
+
+    with the logarithm as `2 (log 2 - u - softplus(-2u))`, which is exact for any `u`.
+    """
+
+    normal: DiagonalNormal
+
+    def sample(self, key: Key) -> Array:
+        return jnp.tanh(self.normal.sample(key))
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
+        """An action and its log-probability, differentiable in the parameters."""
+        u = self.normal.sample(key)
+        return jnp.tanh(u), self._log_prob_of(u)
+
+    def mode(self) -> Array:
+        """The tanh of the mean: what is used for the best action, though its density is not."""
+        return jnp.tanh(self.normal.mode())
+
+    def log_prob(self, action: Array) -> Array:
+        """Of actions in [-1, 1]; those at the bounds count as the nearest number inside."""
+        return self._log_prob_of(jnp.arctanh(jnp.clip(action, -_INSIDE, _INSIDE)))
+
+    def entropy(self) -> Array:
+        """By Gauss-Hermite quadrature: there is no closed form."""
+        normal = self.normal
+        change = jnp.zeros_like(normal.mean)
+        for node, weight in zip(*_HERMITE, strict=True):
+            u = normal.mean + node * jnp.exp(normal.log_std)
+            change = change + weight * _log_slope(u)
+        return normal.entropy() + normal._sum(change)
+
+    def _log_prob_of(self, u: Array) -> Array:
+        return self.normal.log_prob(u) - self.normal._sum(_log_slope(u))
+
+
+def _log_slope(u: Array) -> Array:
+    """The logarithm of the slope of tanh."""
+    return 2.0 * (_LOG_2 - u - jax.nn.softplus(-2.0 * u))
+
+
 def num_outputs(space: Space) -> int:
     """How many numbers a network must put out per action of `space`.
 
@@ -159,3 +208,13 @@ def to_environment(space: Space, action: Any) -> Any:
     if not space.bounded:
         return jnp.clip(action, low, high)
     return low + (jnp.clip(action, -1.0, 1.0) + 1.0) * (0.5 * (high - low))
+
+
+def from_environment(space: Box, action: Array) -> Array:
+    """An action of the bounded Box `space` in the units of a policy, where the box is [-1, 1].
+
+    The inverse of `to_environment`; sides of length 0 give 0.
+    """
+    low, high = (jnp.broadcast_to(b, action.shape) for b in space.bounds())
+    span = high - low
+    return jnp.where(span > 0, (action - low) * (2.0 / jnp.where(span > 0, span, 1.0)) - 1.0, 0.0)

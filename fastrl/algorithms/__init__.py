@@ -21,6 +21,7 @@ _MODULES = {
     "ppo_memory": "fastrl.algorithms.ppo_memory",
     "pqn": "fastrl.algorithms.pqn",
     "props": "fastrl.algorithms.props",
+    "r2d2": "fastrl.algorithms.r2d2",
     "redq": "fastrl.algorithms.redq",
     "reinforce": "fastrl.algorithms.reinforce",
     "sac": "fastrl.algorithms.sac",
