@@ -46,9 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def trained(algorithm: Any, hparams: Any, steps: float, seeds: int, task: Any = None) -> Any:
+def trained(algorithm: Any, hparams: Any, steps: float, seeds: int) -> Any:
     """The states and metrics `[seeds, iterations]` of so many trainings in one program."""
-    task = algorithm.env.default_params() if task is None else task
+    task = algorithm.env.default_params()
+    task = jax.tree.map(lambda x: jnp.stack([x] * seeds) if jnp.ndim(x) else x, task)
     keys = jax.random.split(jax.random.key(0), seeds)
     return jax.device_get(jax.jit(fastrl.members(algorithm, steps))(keys, hparams, task))
 
@@ -216,7 +217,9 @@ def rank_correlation(x: np.ndarray, y: np.ndarray, draws: int = 4000) -> tuple[f
         at = random.integers(len(x), size=len(x))
         if len(set(x[at])) > 1 and len(set(y[at])) > 1:
             drawn.append(spearmanr(x[at], y[at])[0])
-    return (float(spearmanr(x, y)[0]), *(float(v) for v in np.percentile(drawn, [2.5, 97.5])))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    value: Any = spearmanr(x, y)[0]
+    return float(value), float(low), float(high)
 
 
 def diminishing_returns(seeds: int, steps: int | None) -> list[Row]:

@@ -75,12 +75,12 @@ def trajectories(env: Any, method: Any, budget: int, seeds: int) -> tuple[np.nda
         step_power=jnp.float32(0.0), baseline_rate=jnp.float32(0.1),
     )  # fmt: skip
     program = jax.jit(jax.vmap(training))
-    keys = jax.vmap(fastrl.key)(jnp.arange(1000, 1000 + TUNING_SEEDS))
+    keys = jax.random.split(fastrl.key(1000), TUNING_SEEDS)
     tried = [make(*g) for g in grid for _ in range(TUNING_SEEDS)]
     stack = lambda trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)  # noqa: E731
     times = np.asarray(program(jnp.concatenate([keys] * len(grid)), stack(tried)))
     chosen = grid[int(times.reshape(len(grid), -1).mean(1).argmin())]
-    keys = jax.vmap(fastrl.key)(jnp.arange(seeds))
+    keys = jax.random.split(fastrl.key(0), seeds)
     return np.asarray(program(keys, stack([make(*chosen)] * seeds)), float), chosen
 
 

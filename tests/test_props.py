@@ -1,7 +1,9 @@
 """PROPS: which policy it collects with, what that does to the data, and PPO on them."""
 
+import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,13 +78,16 @@ def test_loss_and_gradient_by_hand():
     assert (flows == 0).sum() > weight.size - count  # some samples are clipped
 
 
+def log_p(params, data):
+    policy: Any = NETWORK.policy(params, data.observation)
+    return policy.log_p
+
+
 def test_actions_of_the_data_become_less_likely():
     """The sign: an action that the data lack must gain, within the clip."""
     data, hparams = some_data(), props.HParams(behaviour_kl=1e9, behaviour_learning_rate=3e-3)
     params, reported = behave(data, hparams, epochs=20)
-    before, after = (
-        np.exp(NETWORK.policy(p, data.observation).log_p) for p in (parameters(), params)
-    )
+    before, after = (np.exp(log_p(p, data)) for p in (parameters(), params))
     assert (after[:, 2] - before[:, 2]).mean() > 0.01
     taken = np.asarray(data.action)
     ratio = after[np.arange(32), taken] / before[np.arange(32), taken]
@@ -104,18 +109,22 @@ def test_updates_stop_beyond_the_target_kl():
     assert float(reported["behaviour_loss"].weight) == 16.0
 
 
+def _policy(space, *outputs) -> Any:
+    return distributions.from_outputs(space, *outputs)
+
+
 def test_divergences_equal_their_definitions():
     """KL of all kinds of policies, against a mean over samples or a sum over actions."""
     key = prng.key(5)
     logits = jax.random.normal(key, (2, 7))
-    p, q = (distributions.from_outputs(MultiDiscrete((3, 4)), x) for x in logits)
+    p, q = (_policy(MultiDiscrete((3, 4)), x) for x in logits)
     total = sum(
         (np.exp(a.log_p) * (a.log_p - b.log_p)).sum() for a, b in zip(p.parts, q.parts, strict=True)
-    )  # type: ignore[attr-defined]
+    )
     np.testing.assert_allclose(props_sampler.divergence(p, q), total, rtol=1e-6)
     box = Box(-np.inf, np.inf, (2,))
-    p = distributions.from_outputs(box, jnp.array([0.3, -0.5]), jnp.array([0.1, -0.4]))
-    q = distributions.from_outputs(box, jnp.array([0.0, 0.2]), jnp.array([-0.2, 0.3]))
+    p = _policy(box, jnp.array([0.3, -0.5]), jnp.array([0.1, -0.4]))
+    q = _policy(box, jnp.array([0.0, 0.2]), jnp.array([-0.2, 0.3]))
     grid = jnp.stack(jnp.meshgrid(*[jnp.linspace(-9, 9, 800)] * 2), -1).reshape(-1, 2)
     same = lambda d: distributions.DiagonalNormal(  # noqa: E731
         jnp.broadcast_to(d.mean, grid.shape), jnp.broadcast_to(d.log_std, grid.shape)
@@ -205,9 +214,7 @@ def test_values_over_cuts_ends_and_old_rollouts():
 def test_the_buffer_holds_the_last_rollouts_in_order():
     """A rollout that is not shifted, or written to the wrong place, would be learned from twice."""
     env = fastrl.make("CartPole-v1")
-    algorithm = props.make(
-        env, props.Config(**(vars(SMALL) | {"buffer_rollouts": 3, "num_minibatches": 2}))
-    )
+    algorithm = props.make(env, dataclasses.replace(SMALL, buffer_rollouts=3, num_minibatches=2))
     hparams, task = props.HParams(), env.default_params()._replace(max_steps=9)
     states, step = [jax.jit(algorithm.init)(prng.key(0), hparams, task)], jax.jit(algorithm.step)
     for _ in range(4):
@@ -232,4 +239,4 @@ def test_the_buffer_holds_the_last_rollouts_in_order():
 )
 def test_bad_configs_name_the_value(kwargs, words):
     with pytest.raises(ValueError, match=words):
-        props.Config(**(vars(SMALL) | kwargs))
+        dataclasses.replace(SMALL, **kwargs)

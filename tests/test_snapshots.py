@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -155,7 +156,7 @@ def test_what_is_kept_of_a_teacher():
     """Every fifth state of whole episodes, the best of them, rewound and valued."""
     algorithm = ppo.make(ENV, SMALL)
     state = jax.jit(algorithm.init)(prng.key(0), ppo.HParams(), ENV.default_params())
-    options = {"episodes": 6, "every": 5, "max_steps": 60, "seed": 3}
+    options: dict[str, Any] = {"episodes": 6, "every": 5, "max_steps": 60, "seed": 3}
     all_kept = snapshots.collect(algorithm, state, clusters=1, **options)
     made = snapshots.collect(algorithm, state, best=2, **options)
     assert (np.diff(all_kept.returns) <= 0).all()

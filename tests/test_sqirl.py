@@ -1,6 +1,7 @@
 """SQIRL: its Q-functions against dynamic programming, what it solves with which k, probes."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,12 @@ def test_policies_of_earlier_steps_are_frozen():
 
 
 def network(name, k=1, **options):
-    config = {"num_episodes": 64, "horizon": 4, "num_epochs": 40, "batch_size": 64} | options
+    config: dict[str, Any] = {
+        "num_episodes": 64,
+        "horizon": 4,
+        "num_epochs": 40,
+        "batch_size": 64,
+    } | options
     env = fastrl.make(name)
     algorithm = sqirl.make(env, sqirl.Config(k=k, hidden_sizes=(16,), **config))
     hparams = sqirl.HParams(learning_rate=1e-2, gamma=0.5)

@@ -26,8 +26,8 @@ MOVES = np.array(
 class Seen(NamedTuple):
     """What a walker with `history` sees."""
 
-    place: Array  # int32 [2]: cell and time
-    visited: Array  # bool [cells]
+    place: Any  # int32 [2]: cell and time
+    visited: Any  # bool [cells]
 
 
 class Params(NamedTuple):
@@ -85,7 +85,7 @@ class Walk:
         """Two hills of weight, the higher one in the corner of row 0 and column 0."""
         at = self.places() / np.maximum([self.rows - 1, self.columns - 1], 1)
         hills = [(1.0, (0.1, 0.1)), (0.8, (0.9, 0.8))]
-        weights = sum(h * np.exp(-((at - c) ** 2).sum(1) / 0.08) for h, c in hills)
+        weights = np.sum([h * np.exp(-((at - c) ** 2).sum(1) / 0.08) for h, c in hills], axis=0)
         return Params((0.05 + weights).astype(np.float32))
 
     def empty(self, params: Params) -> Any:
