@@ -36,9 +36,12 @@ SQIRL = {
     "hidden_sizes": (8,),
 }  # fmt: skip
 
+RECURRENT = {"batch_size": 8, "n_step": 2, "burn_in": 1, "sequence_length": 3, "memory_size": 4}
 # Sorted by name; what the algorithm has of its own goes on top of ON_POLICY or REPLAY.
 CASES = {
     "a2c": Case("CartPole-v1", ON_POLICY),
+    "crossq": Case("Pendulum-v1", REPLAY | {"critic_hidden_sizes": (8,)}),
+    "ddpg": Case("Pendulum-v1", REPLAY),
     "dqn": Case("CartPole-v1", REPLAY | {"prioritised": True, "n_step": 3}, quick=True),
     "impala": Case("CartPole-v1", ON_POLICY | {"policy_lag": 3, "num_epochs": 2}),
     "policy_gradient": Case(
@@ -48,9 +51,14 @@ CASES = {
     "ppo_memory": Case("CartPole-v1", ON_POLICY | {"num_minibatches": 2, "memory_size": 8}),
     "pqn": Case("CartPole-v1", ON_POLICY | {"num_minibatches": 2}),
     "props": Case("CartPole-v1", ON_POLICY | PROPS),
+    "r2d2": Case("CartPole-v1", REPLAY | RECURRENT),
+    "redq": Case("Pendulum-v1", REPLAY | {"num_critics": 3, "policy_delay": 2, "dropout": True}),
     "reinforce": Case("CartPole-v1", ON_POLICY),
+    "sac": Case("Pendulum-v1", REPLAY),
+    "sac_discrete": Case("CartPole-v1", REPLAY),
     "sqirl": Case("CartPole-v1", SQIRL),
     "subpo": Case("CartPole-v1", {"num_trajectories": 32, "horizon": 10, "hidden_sizes": (8,)}),
+    "td3": Case("Pendulum-v1", REPLAY | {"optimism": True}),
 }
 
 

@@ -111,6 +111,11 @@ def make(
 
 @functools.lru_cache(maxsize=256)
 def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
+    return continuous.algorithm("redq", env, config, reset, agent(env, config), HParams(), RANGES)
+
+
+def agent(env: Env, config: Config) -> Agent:
+    """The learner on the spaces of `env`."""
     task = env.default_params()
     space, seen = networks.box(env.action_space(task)), env.observation_space(task)
     actor = networks.actor(seen, space, config.hidden_sizes, config.activation)
@@ -120,13 +125,12 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     )  # fmt: skip
     critic, chosen = critics(members=config.num_critics), critics(members=config.num_chosen)
     parts = _Parts(config, space, actor, critic, chosen)
-    agent = Agent(
+    return Agent(
         Learner(*(functools.partial(f, parts) for f in (_init, _explore, _update))),
         functools.partial(soft_policy.act, actor, space),
         functools.partial(_value, parts),
         lambda learned: learned.policy.actor.variables,
     )
-    return continuous.algorithm("redq", env, config, reset, agent, HParams(), RANGES)
 
 
 def _init(parts: _Parts, key: Key, hparams: HParams) -> Learned:

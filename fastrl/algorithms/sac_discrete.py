@@ -99,6 +99,13 @@ def make(
 
 @functools.lru_cache(maxsize=256)
 def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
+    return continuous.algorithm(
+        "sac_discrete", env, config, reset, agent(env, config), HParams(), RANGES
+    )
+
+
+def agent(env: Env, config: Config) -> Agent:
+    """The learner on the spaces of `env`."""
     task = env.default_params()
     actions = env.action_space(task)
     if not isinstance(actions, Discrete):
@@ -115,13 +122,12 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
         lambda observation: encoder(actor_view)(split_views(observation)[0]),
         lambda observation: encoder(critic_view)(split_views(observation)[1]),
     )
-    agent = Agent(
+    return Agent(
         Learner(*(functools.partial(f, parts) for f in (_init, _explore, _update))),
         functools.partial(_act, parts),
         functools.partial(_value, parts),
         lambda learned: learned.policy.actor.variables,
     )
-    return continuous.algorithm("sac_discrete", env, config, reset, agent, HParams(), RANGES)
 
 
 def _init(parts: _Parts, key: Key, hparams: HParams) -> Learned:
