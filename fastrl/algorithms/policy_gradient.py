@@ -25,6 +25,7 @@ still running after `H` steps, counts up to there, as the paper's truncated obje
 
 import dataclasses
 import functools
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -65,12 +66,14 @@ class Config:
     horizon: int = 500  # H, steps of a trajectory at most
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: Activation = "tanh"
+    std: float = 0.0  # above 0: a fixed deviation of continuous policies, else it is learned
     baseline: bool = False  # less the running mean of G_t at each t: as unbiased, less noise
 
     def __post_init__(self) -> None:
         door.choice("method", self.method, _METHODS)
         door.integer("num_trajectories", self.num_trajectories, 1)
         door.integer("horizon", self.horizon, 1)
+        door.number("std", self.std, 0.0)
         door.flag("baseline", self.baseline)
         object.__setattr__(self, "hidden_sizes", self.network.hidden_sizes)
 
@@ -139,7 +142,9 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     action_space = env.action_space(task)
     starts = reset(env)
     door.record("what reset(env) returns", starts, Reset)
-    network = actor_critic(env.observation_space(task), action_space, config.network)
+    network = _policy(
+        actor_critic(env.observation_space(task), action_space, config.network), config
+    )
     vec_env = VecEnv(env, config.num_trajectories, starts)
     parts = _Parts(config, network, vec_env, action_space)
 
@@ -175,6 +180,21 @@ class _Parts(NamedTuple):
     network: ActorCritic
     vec_env: VecEnv
     action_space: Any
+
+
+def _policy(network: ActorCritic, config: Config) -> ActorCritic:
+    """`network` whose deviations are those of `config`, if it fixes them."""
+    if not config.std:
+        return network
+    log_std = math.log(config.std)
+
+    def fixed(params: PyTree, observation: Observation) -> distributions.Distribution:
+        layers = params["params"]
+        if "log_std" in layers:
+            layers = layers | {"log_std": jnp.full_like(layers["log_std"], log_std)}
+        return network.policy({"params": layers}, observation)
+
+    return network._replace(policy=fixed)
 
 
 def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
