@@ -23,7 +23,9 @@ class QNetwork(NamedTuple):
     num_actions: int
 
 
-class _Head(nn.Module):
+class Head(nn.Module):
+    """`[..., H] -> [..., A, K]`."""
+
     num_actions: int
     num_outputs: int
     dueling: bool
@@ -47,13 +49,13 @@ class _Network(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = Torso(self.config, name="torso")(x)
-        return _Head(self.num_actions, self.num_outputs, self.dueling, name="head")(x)
+        return Head(self.num_actions, self.num_outputs, self.dueling, name="head")(x)
 
 
 def q_network(
     observation_space: Space,
     action_space: Space,
-    config: NetworkConfig = NetworkConfig(),
+    config: NetworkConfig,
     *,
     num_outputs: int = 1,
     dueling: bool = False,
@@ -63,11 +65,10 @@ def q_network(
     `dueling` (Wang et al. 2016, arXiv:1511.06581, equation 9): value plus advantage less its mean.
     Raises ValueError where a space does not fit, before anything is compiled.
     """
-    if not isinstance(action_space, Discrete):
-        raise ValueError(f"the actions are {action_space}: values of actions need Discrete ones")
+    num_actions = discrete(action_space).n
     actor_space, _, _ = split_views(observation_space)
     encode = encoder(actor_space, config.torso == "conv")
-    network = _Network(config, action_space.n, num_outputs, dueling)
+    network = _Network(config, num_actions, num_outputs, dueling)
     outputs_of: Callable[..., Any] = network.apply
 
     def init(key: Key) -> Any:
@@ -76,7 +77,14 @@ def q_network(
     def apply(params: Any, observation: Observation) -> Array:
         return outputs_of(params, encode(split_views(observation)[0]))
 
-    return QNetwork(init, apply, action_space.n)
+    return QNetwork(init, apply, num_actions)
+
+
+def discrete(action_space: Space) -> Discrete:
+    """`action_space`. Raises ValueError unless its actions can be listed."""
+    if not isinstance(action_space, Discrete):
+        raise ValueError(f"the actions are {action_space}: values of actions need Discrete ones")
+    return action_space
 
 
 def allowed(observation: Observation, values: Array) -> Array:

@@ -14,14 +14,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.core import Tracer
 
-from fastrl import door, noisy, optim, q_targets
+from fastrl import door, noisy, q_targets
 from fastrl import metrics as fm
 from fastrl import reset as resets
 from fastrl import value_distributions as distributions
-from fastrl.algorithms import off_policy
+from fastrl.algorithms import off_policy, q_learning
 from fastrl.algorithms.off_policy import Batch, Learner
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, NetworkConfig
@@ -40,6 +39,8 @@ from fastrl.types import (
 )
 from fastrl.value_distributions import ValueDistribution
 
+Torso = Literal["mlp", "conv"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(off_policy.Config):
@@ -51,7 +52,7 @@ class Config(off_policy.Config):
     learning_starts: int = 10_000
     hidden_sizes: tuple[int, ...] = (120, 84)
     activation: Activation = "relu"
-    torso: Literal["mlp", "conv"] = "mlp"
+    torso: Torso = "mlp"
     layer_norm: bool = False
     double: bool = False
     dueling: bool = False
@@ -112,27 +113,17 @@ class HParams(NamedTuple):
 
 
 _POSITIVE = door.Range(0.0, open=True)
-_LEAST_0, _SHARE = door.Range(0.0), door.Range(0.0, 1.0)
-RANGES = {
-    "learning_rate": _LEAST_0, "final_learning_rate": _LEAST_0, "alpha": _LEAST_0,
-    "sigma": _LEAST_0, "gamma": _SHARE, "epsilon": _SHARE, "final_epsilon": _SHARE,
-    "tau": _SHARE, "beta": _SHARE, "munchausen_scale": _SHARE, "target_period": door.Range(1.0),
-    "exploration_steps": _POSITIVE, "max_grad_norm": _POSITIVE, "huber": _POSITIVE,
-    "kappa": _POSITIVE, "beta_steps": _POSITIVE, "temperature": _POSITIVE,
-    "anneal_steps": _POSITIVE, "log_policy_min": door.Range(most=0.0),
+RANGES = q_learning.RANGES | {
+    "sigma": door.Range(0.0), "munchausen_scale": door.Range(0.0, 1.0), "huber": _POSITIVE,
+    "kappa": _POSITIVE, "temperature": _POSITIVE, "log_policy_min": door.Range(most=0.0),
 }  # fmt: skip
-
-
 _OPTIMISM = {"value": q_targets.soft_value, "gap": q_targets.gap}
 
 
 class Learned(NamedTuple):
-    """Networks and optimiser."""
+    """What an update changes."""
 
-    params: Any  # `fastrl.noisy.Noisy` if config.noisy
-    target: Any
-    optimizer: optax.OptState
-    updates: Array  # int32
+    networks: q_learning.Learned  # parameters are `fastrl.noisy.Noisy` if config.noisy
     bounds: Array  # float32 [2]: hparams.value_min, value_max
 
 
@@ -178,7 +169,7 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
 
     def values(state: off_policy.State, observation: Observation) -> Array:
         view, learned = off_policy.seen(config, state, observation), state.learned
-        outputs = network.apply(_weights(config, learned.params), view)
+        outputs = network.apply(_weights(config, learned.networks.params), view)
         return allowed(view, distribution.mean(outputs, learned.bounds))
 
     def act(
@@ -189,7 +180,7 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     return Algorithm(
         init, step, act, config.steps_per_round * config.num_rounds, HParams(), env,
         value=lambda state, observation: values(state, observation).max(-1),
-        parameters=lambda state: state.learned.params, check=_check,
+        parameters=lambda state: state.learned.networks.params, check=_check,
         recipe=Recipe("dqn", env, config, reset),
     )  # fmt: skip
 
@@ -212,9 +203,7 @@ def _init(parts: _Parts, key: Key, hparams: HParams) -> Learned:
     params = parts.network.init(key)
     if parts.config.noisy:
         params = noisy.init(params, hparams.sigma)
-    optimizer = optim.adam(hparams.learning_rate, hparams.max_grad_norm).init(params)
-    target = jax.tree.map(jnp.copy, params)
-    return Learned(params, target, optimizer, jnp.int32(0), _bounds(hparams))
+    return Learned(q_learning.started(params, hparams), _bounds(hparams))
 
 
 def _bounds(hparams: HParams) -> Array:
@@ -233,11 +222,10 @@ def _explore(
     steps: Array,
 ) -> Action:  # fmt: skip
     noise_key, action_key = jax.random.split(key)
-    progress = steps.astype(jnp.float32) / hparams.exploration_steps
-    epsilon = optim.linear(hparams.epsilon, hparams.final_epsilon, progress)
-    weights = _weights(parts.config, learned.params, noise_key)
+    weights = _weights(parts.config, learned.networks.params, noise_key)
     outputs = parts.network.apply(weights, observation)
     values = parts.distribution.mean(outputs, learned.bounds)
+    epsilon = q_learning.epsilon(hparams, steps)
     return epsilon_greedy(action_key, values, epsilon, observation)
 
 
@@ -260,19 +248,10 @@ def _update(
             total = total - hparams.eta * _OPTIMISM[config.optimism](values).mean()
         return total, (error, distribution.mean(chosen, bounds))
 
-    (value, (error, chosen)), grads = jax.value_and_grad(loss, has_aux=True)(learned.params)
-    progress = steps.astype(jnp.float32) / hparams.anneal_steps
-    rate = optim.linear(hparams.learning_rate, hparams.final_learning_rate, progress)
-    updates, optimizer = optim.adam(rate, hparams.max_grad_norm).update(
-        grads, learned.optimizer, learned.params
-    )
-    params = optax.apply_updates(learned.params, updates)
-    count = learned.updates + 1
-    copies = count % jnp.asarray(hparams.target_period, jnp.int32) == 0
-    share = jnp.where(copies, hparams.tau, 0.0)
-    following = optax.incremental_update(params, learned.target, share)  # type: ignore[arg-type]
-    metrics = {"loss": fm.mean(value), "q_value": fm.mean(chosen)}
-    return Learned(params, following, optimizer, count, bounds), metrics, error
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    (value, (error, chosen)), grads = gradient(learned.networks.params)
+    networks = q_learning.descended(learned.networks, grads, hparams, steps)
+    return Learned(networks, bounds), {"loss": fm.mean(value), "q_value": fm.mean(chosen)}, error
 
 
 def _target(parts: _Parts, learned: Learned, batch: Batch, key: Key, hparams: HParams) -> Array:
@@ -280,10 +259,10 @@ def _target(parts: _Parts, learned: Learned, batch: Batch, key: Key, hparams: HP
     config, after, distribution = parts.config, batch.next_observation, parts.distribution
     bounds, reward = _bounds(hparams), batch.reward
     target_key, choice_key = jax.random.split(key)
-    weights = _weights(config, learned.target, target_key)
+    weights = _weights(config, learned.networks.target, target_key)
     outputs = choice = parts.network.apply(weights, after)
     if config.double:
-        choice = parts.network.apply(_weights(config, learned.params, choice_key), after)
+        choice = parts.network.apply(_weights(config, learned.networks.params, choice_key), after)
     values = allowed(after, distribution.mean(choice, bounds))
     if config.munchausen:
         now = distribution.mean(parts.network.apply(weights, batch.observation), bounds)

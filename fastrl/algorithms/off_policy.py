@@ -19,7 +19,17 @@ from fastrl import metrics as fm
 from fastrl.buffers import Buffer, Draw
 from fastrl.buffers import ring as rings
 from fastrl.metrics import Metrics
-from fastrl.types import Action, Array, Env, Key, Observation, PyTree, Reset, Scalar
+from fastrl.types import (
+    Action,
+    Array,
+    Env,
+    Key,
+    Observation,
+    PyTree,
+    Reset,
+    Scalar,
+    Transition,
+)
 from fastrl.vec import VecEnv, VecState, rollout
 
 
@@ -137,18 +147,30 @@ def init(parts: Parts, key: Key, hparams: Any, task: Any) -> State:
     key, learner_key, env_key = jax.random.split(key, 3)
     env, kept = parts.vec_env.env, parts.storage
     params = env.default_params()
-    observation = kept.pack(spaces.zeros(env.observation_space(params)))
-    flag = jnp.bool_(False)
-    action = spaces.zeros(env.action_space(params))
-    item = Item(observation, action, jnp.float32(0.0), flag, flag, observation)
     return State(
         key,
         parts.learner.init(learner_key, hparams),
         parts.vec_env.init(env_key, task),
-        parts.buffer.init(item),
+        parts.buffer.init(empty_item(env, kept)),
         normalize.init(env.observation_space(params)),
         jnp.int32(0),
     )
+
+
+def empty_item(env: Env, kept: storage.Storage) -> Item:
+    """An item of the shapes and types that `env` makes."""
+    params, flag = env.default_params(), jnp.bool_(False)
+    observation = kept.pack(spaces.zeros(env.observation_space(params)))
+    action = spaces.zeros(env.action_space(params))
+    return Item(observation, action, jnp.float32(0.0), flag, flag, observation)
+
+
+def item(kept: storage.Storage, t: Transition) -> Item:
+    """What is kept of `t`."""
+    return Item(
+        kept.pack(t.observation), t.action, t.reward, t.terminated, t.truncated,
+        kept.pack(t.next_observation),
+    )  # fmt: skip
 
 
 def step(parts: Parts, state: State, hparams: Any, task: Any) -> tuple[State, Metrics]:
@@ -181,14 +203,14 @@ def _collect(
         view = seen(config, state, observation)
         return parts.learner.explore(state.learned, view, key, hparams, state.steps), ()
 
-    def keep(t: Any, _: Any) -> Item:
-        return Item(
-            kept.pack(t.observation), t.action, t.reward, t.terminated, t.truncated,
-            kept.pack(t.next_observation),
-        )  # fmt: skip
-
     env, items, metrics = rollout(
-        parts.vec_env, policy, key, state.env, task, config.num_steps, keep
+        parts.vec_env,
+        policy,
+        key,
+        state.env,
+        task,
+        config.num_steps,
+        lambda t, _: item(kept, t),
     )
     items = sharding.collect(items)
     observations = state.observations
@@ -202,10 +224,7 @@ def _collect(
 
 
 def _learn(parts: Parts, state: State, key: Key, hparams: Any) -> tuple[State, Metrics]:
-    """A round's updates, none of them before `learning_starts` steps.
-
-    The loop's length is a number of the state: what it carries, priorities too, stays in place.
-    """
+    """A round's updates, none of them before `learning_starts` steps."""
     config, buffer = parts.config, parts.buffer
 
     def update(learned: PyTree, memory: PyTree, key: Key) -> tuple[PyTree, PyTree, Metrics]:
@@ -219,18 +238,33 @@ def _learn(parts: Parts, state: State, key: Key, hparams: Any) -> tuple[State, M
             memory = buffer.reweigh(memory, draw, parts.priority(error, hparams))
         return learned, memory, metrics
 
+    learned, memory, metrics = updates(
+        config, buffer, update, state.learned, state.buffer, key, state.steps
+    )
+    return state._replace(learned=learned, buffer=memory), metrics
+
+
+Update = Callable[[PyTree, PyTree, Key], tuple[PyTree, PyTree, Metrics]]
+
+
+def updates(
+    config: Config, buffer: Buffer, update: Update, learned: PyTree, memory: PyTree, key: Key,
+    steps: Array,
+) -> tuple[PyTree, PyTree, Metrics]:  # fmt: skip
+    """`num_updates` times `update(learned, memory, key)`, or none before `learning_starts` steps.
+
+    The loop's length is a number of the state: what it carries, priorities too, stays in place.
+    """
+
     def body(i: Array, carry: tuple[Any, Any, Metrics]) -> tuple[Any, Any, Metrics]:
         learned, memory, sums = carry
         learned, memory, metrics = update(learned, memory, jax.random.fold_in(key, i))
         return learned, memory, fm.add(sums, metrics)
 
-    nothing = fm.zeros_like(jax.eval_shape(update, state.learned, state.buffer, key)[2])
-    ready = (state.steps >= config.learning_starts) & (buffer.size(state.buffer) > 0)
+    nothing = fm.zeros_like(jax.eval_shape(update, learned, memory, key)[2])
+    ready = (steps >= config.learning_starts) & (buffer.size(memory) > 0)
     count = jnp.where(ready, config.num_updates, 0)
-    learned, memory, metrics = jax.lax.fori_loop(
-        0, count, body, (state.learned, state.buffer, nothing)
-    )
-    return state._replace(learned=learned, buffer=memory), metrics
+    return jax.lax.fori_loop(0, count, body, (learned, memory, nothing))
 
 
 def _batch(parts: Parts, state: State, memory: PyTree, draw: Draw, hparams: Any) -> Batch:
@@ -257,14 +291,21 @@ def n_step(items: Item, draw: Draw, gamma: Scalar, n: int) -> tuple[Array, Array
     end of the ring, as `fastrl.buffers.ring.take` allows.
     """
     flags = items.reward, items.terminated, items.truncated
-    reward, terminated, truncated = rings.take(flags, draw.row, draw.env)
-    total, discount, last = reward, jnp.full_like(reward, gamma), draw.row
+    return summed(lambda k: rings.take(flags, draw.row + k, draw.env), draw.row, gamma, n)
+
+
+def summed(
+    at: Callable[[int], tuple[Array, Array, Array]], now: Array, gamma: Scalar, n: int
+) -> tuple[Array, Array, Array]:
+    """The sums of `n_step`; `at(k)` gives reward and flags of `k` steps after `now`."""
+    reward, terminated, truncated = at(0)
+    total, discount, last = reward, jnp.full_like(reward, gamma), now
     going = ~(terminated | truncated)
     for k in range(1, n):
-        reward, term, trunc = rings.take(flags, draw.row + k, draw.env)
+        reward, term, trunc = at(k)
         total = total + jnp.where(going, discount * reward, 0.0)
         discount = jnp.where(going, discount * gamma, discount)
-        last = jnp.where(going, draw.row + k, last)
+        last = jnp.where(going, now + k, last)
         terminated = terminated | (going & term)
         going = going & ~(term | trunc)
     return total, jnp.where(terminated, 0.0, discount), last

@@ -5,8 +5,8 @@ consecutive steps from it, so one buffer serves single transitions, n-step retur
 """
 
 from fastrl.buffers.prioritised import importance, prioritised
-from fastrl.buffers.ring import Ring
+from fastrl.buffers.ring import Ring, take
 from fastrl.buffers.types import Buffer, Draw
 from fastrl.buffers.uniform import uniform
 
-__all__ = ["Buffer", "Draw", "Ring", "importance", "prioritised", "uniform"]
+__all__ = ["Buffer", "Draw", "Ring", "importance", "prioritised", "take", "uniform"]

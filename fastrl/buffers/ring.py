@@ -36,7 +36,7 @@ def shape(capacity: int, num_envs: int, block: int, window: int) -> Shape:
 
     Raises ValueError unless it can hold a window of `window` rows beside one block.
     """
-    door.integer("buffer_size", capacity, 1, 2**31 - 1)
+    door.integer("buffer_size", capacity, 1, 2**30)
     length = math.ceil(capacity / (num_envs * block)) * block
     if length < window + block - 1:
         needs = math.ceil((window + block - 1) / block) * block * num_envs
