@@ -120,13 +120,27 @@ def as_batch(batch: dict[str, np.ndarray]) -> Batch:
     return Batch(**arrays)
 
 
-def updated(learner: Any, hparams: Any, given: list[Any], keys: list[Key]) -> tuple[Any, Any, list]:
+class Compiled(NamedTuple):
+    """A learner for `Spaces()`, compiled once for all tests."""
+
+    init: Any  # (key, hparams)
+    update: Any  # (learned, batch, key, hparams, steps)
+
+
+@functools.cache
+def compiled(module: Any, config: Any, env: Any = Spaces()) -> Compiled:
+    learner = module.agent(env, config).learner
+    return Compiled(jax.jit(learner.init), jax.jit(learner.update))
+
+
+def updated(
+    learner: Compiled, hparams: Any, given: list[Any], keys: list[Key]
+) -> tuple[Any, Any, list[Array]]:
     """The learned state before and after an update on each batch, and the errors."""
-    update = jax.jit(functools.partial(learner.update, hparams=hparams, steps=jnp.int32(0)))
-    start = learned = jax.jit(functools.partial(learner.init, hparams=hparams))(fastrl.key(3))
+    start = learned = learner.init(fastrl.key(3), hparams)
     errors = []
     for batch, key in zip(given, keys, strict=True):
-        learned, _, error = update(learned, as_batch(batch), key)
+        learned, _, error = learner.update(learned, as_batch(batch), key, hparams, jnp.int32(0))
         errors.append(error)
     return start, learned, errors
 

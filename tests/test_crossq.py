@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle_continuous as oracle
 import pytest
-from continuous_cases import Probes, Spaces, assert_close, batches, check_probes, updated
+from continuous_cases import Probes, Spaces, assert_close, batches, check_probes, compiled, updated
 
 import fastrl
 from fastrl import crossq
@@ -22,7 +22,7 @@ def test_two_updates_equal_a_float64_oracle():
     config = crossq.Config(
         hidden_sizes=(3,), critic_hidden_sizes=(3,), activation="tanh", policy_delay=2
     )
-    learner, given = crossq.agent(Spaces(), config).learner, batches()
+    learner, given = compiled(crossq, config), batches()
     keys = [fastrl.key(i) for i in range(2)]
     start, end, errors = updated(learner, HPARAMS, given, keys)
     actor, critic = (oracle.numbers(t.variables) for t in (start.policy.actor, start.critic))
@@ -107,7 +107,7 @@ def test_acting_uses_running_statistics():
     """Else an action would depend on who else is in the batch."""
     config = crossq.Config(hidden_sizes=(8,), critic_hidden_sizes=(8,))
     agent = crossq.agent(Spaces(), config)
-    learned = agent.learner.init(fastrl.key(0), HPARAMS)
+    learned = jax.jit(agent.learner.init)(fastrl.key(0), HPARAMS)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
     together = agent.policy(learned, x, None)
     np.testing.assert_allclose(together[2], agent.policy(learned, x[2], None), atol=1e-6)

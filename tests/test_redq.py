@@ -1,13 +1,20 @@
 """REDQ and DroQ: their updates against float64, the drawn critics, dropout, probes."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle_continuous as oracle
 import pytest
-from continuous_cases import Probes, Spaces, assert_close, batches, check_probes, updated
+from continuous_cases import (
+    Probes,
+    Spaces,
+    as_batch,
+    assert_close,
+    batches,
+    check_probes,
+    compiled,
+    updated,
+)
 
 import fastrl
 from fastrl import continuous_networks as networks
@@ -20,14 +27,14 @@ HPARAMS = redq.HParams(
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])
-def test_three_updates_equal_a_float64_oracle(layer_norm):
+def test_two_updates_equal_a_float64_oracle(layer_norm):
     """The least of the drawn targets, the mean in the policy's step, its delay; layer norm."""
     config = redq.Config(
         hidden_sizes=(3,), activation="tanh", num_critics=3, num_chosen=2, policy_delay=2,
         layer_norm=layer_norm,
     )  # fmt: skip
-    learner, given = redq.agent(Spaces(), config).learner, batches(3)
-    keys = [fastrl.key(i) for i in range(3)]
+    learner, given = compiled(redq, config), batches()
+    keys = [fastrl.key(i) for i in range(2)]
     start, end, errors = updated(learner, HPARAMS, given, keys)
     actor = oracle.numbers(start.policy.actor.variables["params"])
     critic = target = oracle.numbers(start.critic.variables["params"])
@@ -35,7 +42,7 @@ def test_three_updates_equal_a_float64_oracle(layer_norm):
     values = lambda p, x, a: oracle.values(p, x, a, **norm)[0]  # noqa: E731
     optimizers = oracle.Adam(actor, 0.02), oracle.Adam(critic, 0.05)
     seen = set()
-    for i, (b, key, error) in enumerate(zip(given, keys, errors, strict=True)):
+    for b, key, error in zip(given, keys, errors, strict=True):
         target_key, _, policy_key = jax.random.split(key, 3)
         choice_key, action_key, _ = jax.random.split(target_key, 3)
         chosen = np.asarray(jax.random.permutation(choice_key, 3)[:2])
@@ -50,19 +57,17 @@ def test_three_updates_equal_a_float64_oracle(layer_norm):
             return oracle.critic_loss(values(p, b["observation"], b["unit"]), y, b["weight"])
 
         critic = optimizers[1].step(critic, oracle.gradient(loss, critic))
-        if i == 1:
-            key = jax.random.split(policy_key)[0]
-
-            def policy_loss(p, b=b, key=key, critic=critic):
-                action, log_p = sampled(p, b["observation"], key)
-                return (0.4 * log_p - values(critic, b["observation"], action).mean(0)).mean()
-
-            actor = optimizers[0].step(actor, oracle.gradient(policy_loss, actor))
-            break
         target = oracle.follow(target, critic, 0.3)
-    start, end, _ = updated(learner, HPARAMS, given[:2], keys[:2])
+    key = jax.random.split(policy_key)[0]
+
+    def policy_loss(p):
+        action, log_p = sampled(p, b["observation"], key)
+        return (0.4 * log_p - values(critic, b["observation"], action).mean(0)).mean()
+
+    actor = optimizers[0].step(actor, oracle.gradient(policy_loss, actor))
     assert len(seen) == 2  # another pair each time
     assert_close(end.critic.variables["params"], critic)
+    assert_close(end.target["params"], target)
     assert_close(end.policy.actor.variables["params"], actor)
 
 
@@ -84,13 +89,13 @@ def test_droq_drops_in_targets_and_losses_and_not_in_its_values():
     """Dropout that is left out of the update, or left in when the critic is asked."""
     config = redq.Config(hidden_sizes=(16,), num_critics=2, layer_norm=True, dropout=True)
     agent = redq.agent(Spaces(), config)
-    learned = agent.learner.init(fastrl.key(0), HPARAMS)
-    update = jax.jit(functools.partial(agent.learner.update, steps=jnp.int32(0)))
-    from continuous_cases import as_batch
-
+    learner = compiled(redq, config)
+    learned = learner.init(fastrl.key(0), HPARAMS)
     batch = as_batch(batches(1)[0])
     errors = [
-        update(learned, batch, fastrl.key(1), HPARAMS._replace(dropout_rate=rate))[2]
+        learner.update(
+            learned, batch, fastrl.key(1), HPARAMS._replace(dropout_rate=rate), jnp.int32(0)
+        )[2]
         for rate in (0.0, 0.5)
     ]
     assert np.abs(errors[0] - errors[1]).max() > 1e-3

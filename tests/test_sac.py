@@ -1,5 +1,6 @@
 """SAC: its density, its update against float64, bad input, probes, and Pendulum."""
 
+import dataclasses
 import functools
 
 import jax
@@ -17,8 +18,9 @@ from continuous_cases import (
     assert_close,
     batches,
     check_probes,
+    compiled,
     updated,
-)  # fmt: skip
+)
 
 import fastrl
 from fastrl import distributions, sac
@@ -51,10 +53,10 @@ def test_the_log_probability_of_a_sample_is_that_of_its_density_also_at_the_boun
     policy = distributions.SquashedNormal(normal)
     action, log_prob = policy.sample_and_log_prob(fastrl.key(0))
     np.testing.assert_allclose(policy.log_prob(action), log_prob, rtol=1e-4)
-    far = distributions.SquashedNormal(normal.replace(mean=jnp.array([30.0, -30.0])))
+    far = distributions.SquashedNormal(dataclasses.replace(normal, mean=jnp.array([30.0, -30.0])))
     action, log_prob = far.sample_and_log_prob(fastrl.key(0))
     assert np.abs(action).max() <= 1.0
-    slope = jax.grad(lambda m: distributions.SquashedNormal(normal.replace(mean=m))
+    slope = jax.grad(lambda m: distributions.SquashedNormal(dataclasses.replace(normal, mean=m))
                      .sample_and_log_prob(fastrl.key(0))[1])(jnp.array([30.0, -30.0]))  # fmt: skip
     np.testing.assert_allclose(slope, [2.0, -2.0], rtol=1e-4)  # of 2 log cosh u
     assert np.isfinite(log_prob)
@@ -72,7 +74,7 @@ def test_actions_go_to_an_odd_box_and_back():
 
 def test_two_updates_equal_a_float64_oracle():
     """The target, its minimum and entropy, both losses, the temperature, Adam, and tau."""
-    learner, given = sac.agent(Spaces(), SMALL).learner, batches()
+    learner, given = compiled(sac, SMALL), batches()
     keys = [fastrl.key(7), fastrl.key(8)]
     start, end, errors = updated(learner, HPARAMS, given, keys)
     s = {"actor": start.policy.actor.variables, "critic": start.critic.variables}
@@ -129,29 +131,31 @@ def sampled(params, x, noise):
 
 def test_first_actions_are_even_over_the_box_and_later_ones_the_policys():
     """Learning from a start that saw a part of the box, or from random actions for ever."""
-    config = sac.Config(hidden_sizes=(3,), learning_starts=100)
+    config = dataclasses.replace(SMALL, learning_starts=100)
     learner = sac.agent(Spaces(), config).learner
-    learned = learner.init(fastrl.key(0), HPARAMS)
+    learned = jax.jit(learner.init)(fastrl.key(0), HPARAMS)
     observation = jnp.zeros((4000, 3))
-    first = learner.explore(learned, observation, fastrl.key(1), HPARAMS, jnp.int32(99))
+    explore = jax.jit(learner.explore)
+    first = explore(learned, observation, fastrl.key(1), HPARAMS, jnp.int32(99))
     assert first.min() >= LOW
     assert first.max() <= HIGH
     np.testing.assert_allclose(first.mean(0), (LOW + HIGH) / 2, atol=0.02)
     np.testing.assert_allclose(first.std(0), (HIGH - LOW) / np.sqrt(12), atol=0.01)
-    later = learner.explore(learned, observation, fastrl.key(1), HPARAMS, jnp.int32(100))
+    later = explore(learned, observation, fastrl.key(1), HPARAMS, jnp.int32(100))
     assert np.abs(later.std(0) - first.std(0)).max() > 0.02
 
 
 def test_a_fixed_temperature_stays():
     """`learn_temperature=false` that is not heard, or a temperature that is not `hparams`'."""
     config = sac.Config(hidden_sizes=(3,), learn_temperature=False, policy_delay=2)
-    learner = sac.agent(Spaces(), config).learner
+    learner = compiled(sac, config)
     learned = learner.init(fastrl.key(0), HPARAMS)
     before = learned.policy.actor.variables
-    update = jax.jit(functools.partial(learner.update, hparams=HPARAMS, steps=jnp.int32(0)))
     moved = []
     for batch in batches(4):
-        learned, metrics, _ = update(learned, as_batch(batch), fastrl.key(1))
+        learned, metrics, _ = learner.update(
+            learned, as_batch(batch), fastrl.key(1), HPARAMS, jnp.int32(0)
+        )
         after = learned.policy.actor.variables
         moved.append(any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (before, after)))))  # noqa: B905
         before = after
@@ -168,6 +172,8 @@ def test_a_fixed_temperature_stays():
         ({"activation": "tan"}, "'tan'.*'tanh'"),
         ({"num_updates": 0}, "num_updates=0"),
         ({"learn_temperature": 3}, "learn_temperature=3"),
+        ({"batch_size": 65, "buffer_size": 64}, "batch_size=65 is more than buffer_size=64"),
+        ({"buffer_size": 0}, "buffer_size=0"),
     ],
 )
 def test_bad_configs_name_the_value(fields, words):

@@ -9,7 +9,7 @@ import numpy as np
 import oracle_continuous as oracle
 import pytest
 import toys
-from continuous_cases import Spaces, assert_close, batches
+from continuous_cases import Spaces, assert_close, batches, compiled
 
 import fastrl
 from fastrl import sac_discrete
@@ -31,8 +31,7 @@ class ThreeActions(Spaces):
 def test_two_updates_equal_a_float64_oracle():
     """Expectations over the actions, the entropy that is aimed at, targets, Adam."""
     config = sac_discrete.Config(hidden_sizes=(3,), activation="tanh")
-    learner, given = sac_discrete.agent(ThreeActions(), config).learner, batches()
-    update = jax.jit(learner.update)
+    learner, given = compiled(sac_discrete, config, ThreeActions()), batches()
     start = learned = learner.init(fastrl.key(3), HPARAMS)
     actor = oracle.numbers(start.policy.actor.variables["params"])
     critic = target = oracle.numbers(start.critic.variables["params"])
@@ -43,7 +42,7 @@ def test_two_updates_equal_a_float64_oracle():
         x, next_x = b["observation"], b["next_observation"]
         arrays = {k: jnp.asarray(v, jnp.float32) for k, v in b.items() if k != "unit"}
         batch = Batch(**arrays | {"action": jnp.asarray(action, jnp.int32)})
-        learned, _, error = update(learned, batch, fastrl.key(0), HPARAMS, jnp.int32(0))
+        learned, _, error = learner.update(learned, batch, fastrl.key(0), HPARAMS, jnp.int32(0))
         alpha = np.exp(log_alpha["x"])
         p, log_p = softmax(actor, next_x)
         following = (p * (oracle.forward(target, next_x)[0].min(0) - alpha * log_p)).sum(-1)

@@ -16,8 +16,9 @@ from continuous_cases import (
     assert_close,
     batches,
     check_probes,
+    compiled,
     updated,
-)  # fmt: skip
+)
 
 import fastrl
 from fastrl import ddpg, td3
@@ -39,7 +40,7 @@ def test_three_updates_equal_a_float64_oracle(name):
     plain = name == "ddpg"
     changes = {"num_critics": 1, "policy_delay": 1, "smoothing": False} if plain else {}
     config = dataclasses.replace(SMALL, optimism=name == "mex", **changes)
-    learner, given = td3.agent(Spaces(), config).learner, batches(3)
+    learner, given = compiled(td3, config), batches(3)
     keys = [fastrl.key(i) for i in range(3)]
     start, end, errors = updated(learner, HPARAMS, given, keys)
     actor = oracle.numbers(start.actor.variables["params"])
@@ -89,7 +90,7 @@ def test_optimism_of_weight_zero_is_td3_bit_for_bit():
     """A bonus that changes what it should only add to; and eta is traced, so it must matter."""
 
     def after(config, eta):
-        learner = td3.agent(Spaces(), config).learner
+        learner = compiled(td3, config)
         keys = [fastrl.key(i) for i in range(4)]
         return updated(learner, HPARAMS._replace(eta=eta), batches(4), keys)[1]
 
@@ -106,7 +107,7 @@ def test_noise_is_in_units_of_the_box_and_stays_inside():
     """A deviation of 0.1 of half the box of width 0.8: 0.04; the mode without."""
     config = td3.Config(hidden_sizes=(3,), learning_starts=100)
     agent = td3.agent(Spaces(), config)
-    learned = agent.learner.init(fastrl.key(0), HPARAMS)
+    learned = jax.jit(agent.learner.init)(fastrl.key(0), HPARAMS)
     observation = jnp.zeros((4000, 3))
     explore = jax.jit(agent.learner.explore)
     action = explore(learned, observation, fastrl.key(1), HPARAMS, jnp.int32(100))
@@ -124,12 +125,13 @@ def test_noise_is_in_units_of_the_box_and_stays_inside():
 
 def test_the_policy_waits_for_its_turn():
     """The metric counts its updates: one for every two of the critics."""
-    learner = td3.agent(Spaces(), SMALL).learner
+    learner = compiled(td3, SMALL)
     learned = learner.init(fastrl.key(0), HPARAMS)
-    update = jax.jit(learner.update)
     counted = []
     for batch in batches(4):
-        learned, metrics, _ = update(learned, as_batch(batch), fastrl.key(1), HPARAMS, jnp.int32(0))
+        learned, metrics, _ = learner.update(
+            learned, as_batch(batch), fastrl.key(1), HPARAMS, jnp.int32(0)
+        )
         counted.append(float(metrics["policy_updates"].weight))
     assert counted == [0.0, 1.0, 0.0, 1.0]
 
