@@ -136,4 +136,4 @@ def known_as(name: str, algorithm: str) -> str:
 
 def verdict(low: float, high: float, value: float) -> str:
     """Where an interval lies: "above" a value, "at" it (it is inside), or "below"."""
-    return "above" if low >= value else "at" if high >= value else "below"
+    return "above" if low > value else "at" if high >= value else "below"

@@ -223,6 +223,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         panel.legend(fontsize=7, frameon=False)
     for panel in panels[len(envs) :]:
         panel.set_axis_off()
+    figure.supxlabel("environment steps", fontsize=9)
+    figure.supylabel("training return", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 

@@ -109,8 +109,10 @@ class TestAnchors:
         assert anchors.known_as("mine", "ppo") == "ppo"
 
     def test_verdicts(self):
+        """An interval that ends below the published number must not read as one that holds it."""
         assert anchors.verdict(491.0, 500.0, 490.0) == "above"
         assert anchors.verdict(480.0, 490.0, 490.0) == "at"
+        assert anchors.verdict(500.0, 500.0, 500.0) == "at"
         assert anchors.verdict(480.0, 489.0, 490.0) == "below"
 
 

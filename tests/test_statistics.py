@@ -231,7 +231,10 @@ class TestBootstrap:
         assert made.estimate == pytest.approx([statistics.iqm(curves[..., p]) for p in range(3)])
         alone = statistics.bootstrap(statistics.iqm, curves[..., 1], replicates=5000, seed=3)
         assert made.low[1] == pytest.approx(alone.low, rel=0.05)
-        assert statistics.sample_efficiency(curves[:, 0], replicates=10).low.shape == (3,)
+        alone = statistics.sample_efficiency(curves[:, 0], replicates=10, method="bca")
+        assert alone.low.shape == (3,)
+        with pytest.raises(ValueError, match="single task"):
+            statistics.sample_efficiency(curves, method="bca")
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -71,6 +71,7 @@ def sample_efficiency(
     """`statistic` at every evaluation point of learning curves `[N, M, P]`: an interval of `[P]`.
 
     `[N, P]` is one task.  A replicate draws whole curves, so its points belong together.
+    Raises ValueError for other shapes, NaN, or "bca" over several tasks.
     """
     array = np.asarray(curves, np.float64)
     array = array[:, None] if array.ndim == 2 else array
@@ -79,6 +80,8 @@ def sample_efficiency(
             f"curves have shape {np.shape(curves)}: needs [N, M, P] or [N, P], at least one of "
             "each and no NaN"
         )
+    if method == "bca" and array.shape[1] > 1:
+        raise ValueError("method='bca' of curves needs a single task: choose 'bc'")
 
     def pointwise(drawn: np.ndarray) -> np.ndarray:
         return np.moveaxis(np.asarray(statistic(np.moveaxis(drawn, -1, 0))), 0, -1)
@@ -143,7 +146,7 @@ def _quantiles(drawn: np.ndarray, shares: np.ndarray) -> np.ndarray:
 def _corrected(
     shares: np.ndarray, drawn: np.ndarray, estimate: np.ndarray, acceleration: Any
 ) -> np.ndarray:
-    """Shares of the replicates' quantiles that undo bias and skew (Efron 1987, equation 3.9).
+    """Shares of the replicates' quantiles that undo bias and skew (Efron 1987).
 
     `Phi(z0 + (z0 + z) / (1 - a (z0 + z)))`, with `z0 = Phi^-1` of the share of replicates
     below the estimate, equal ones counted half.
