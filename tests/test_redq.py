@@ -7,8 +7,6 @@ import oracle_continuous as oracle
 import pytest
 from continuous_cases import (
     Probes,
-    Spaces,
-    as_batch,
     assert_close,
     batches,
     check_probes,
@@ -22,16 +20,16 @@ from fastrl import redq
 
 HPARAMS = redq.HParams(
     learning_rate=0.02, critic_learning_rate=0.05, temperature_learning_rate=0.03, tau=0.3,
-    temperature=0.4, target_entropy=-0.7,
+    temperature=0.4, target_entropy=-0.7, dropout_rate=0.0,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])
 def test_two_updates_equal_a_float64_oracle(layer_norm):
-    """The least of the drawn targets, the mean in the policy's step, its delay; layer norm."""
+    """The least of the drawn targets, the mean in the policy's step, its delay; DroQ."""
     config = redq.Config(
         hidden_sizes=(3,), activation="tanh", num_critics=3, num_chosen=2, policy_delay=2,
-        layer_norm=layer_norm,
+        layer_norm=layer_norm, dropout=layer_norm,
     )  # fmt: skip
     learner, given = compiled(redq, config), batches()
     keys = [fastrl.key(i) for i in range(2)]
@@ -69,6 +67,9 @@ def test_two_updates_equal_a_float64_oracle(layer_norm):
     assert_close(end.critic.variables["params"], critic)
     assert_close(end.target["params"], target)
     assert_close(end.policy.actor.variables["params"], actor)
+    dropping = HPARAMS._replace(dropout_rate=0.5)
+    _, _, dropped = updated(learner, dropping, given[:1], keys[:1])
+    assert (np.abs(dropped[0] - errors[0]).max() > 1e-3) == layer_norm  # so it is heard
 
 
 def sampled(params, x, key):
@@ -83,24 +84,6 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     assert float((dropped == 0).mean()) == pytest.approx(0.2, abs=0.01)
     assert float(dropped.mean()) == pytest.approx(1.0, abs=0.02)
     np.testing.assert_array_equal(networks._dropped(fastrl.key(0), h, 0.0), h)
-
-
-def test_droq_drops_in_targets_and_losses_and_not_in_its_values():
-    """Dropout that is left out of the update, or left in when the critic is asked."""
-    config = redq.Config(hidden_sizes=(16,), num_critics=2, layer_norm=True, dropout=True)
-    agent = redq.agent(Spaces(), config)
-    learner = compiled(redq, config)
-    learned = learner.init(fastrl.key(0), HPARAMS)
-    batch = as_batch(batches(1)[0])
-    errors = [
-        learner.update(
-            learned, batch, fastrl.key(1), HPARAMS._replace(dropout_rate=rate), jnp.int32(0)
-        )[2]
-        for rate in (0.0, 0.5)
-    ]
-    assert np.abs(errors[0] - errors[1]).max() > 1e-3
-    x = jnp.zeros((4, 3))
-    np.testing.assert_array_equal(agent.value(learned, x), agent.value(learned, x))
 
 
 def test_droq_is_a_config():

@@ -78,6 +78,7 @@ def softmax(params, x):
     return np.exp(log_p), log_p
 
 
+@pytest.mark.slow
 def test_masked_actions_are_never_taken_and_have_no_part_in_the_entropy():
     """One that leaks costs 100 at once; an entropy over all six can't be reached by three."""
     config = sac_discrete.Config(
