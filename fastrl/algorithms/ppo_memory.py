@@ -35,9 +35,9 @@ from fastrl import (
 )
 from fastrl import metrics as fm
 from fastrl.algorithms import agent as agents
-from fastrl.algorithms import ppo
-from fastrl.algorithms.on_policy import Sample
+from fastrl.algorithms import ppo, recurrent
 from fastrl.algorithms.ppo import RANGES, HParams
+from fastrl.algorithms.recurrent import Remembered, Trajectories
 from fastrl.memory import MemoryConfig, Recurrent
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, NetworkConfig
@@ -50,7 +50,6 @@ from fastrl.types import (
     Env,
     Key,
     Observation,
-    PyTree,
     Recipe,
     Reset,
     ResetFactory,
@@ -107,13 +106,6 @@ class Config:
     def memory(self) -> MemoryConfig:
         """The memory's share of this."""
         return MemoryConfig(self.cell, self.memory_size, self.window, self.heads, self.layers)
-
-
-class Remembered(NamedTuple):
-    """What the policy stands on before its next step."""
-
-    carry: PyTree  # leaves [N, ...]
-    start: Array  # bool [N]: an episode begins, so that the carry does not count
 
 
 class State(NamedTuple):
@@ -218,25 +210,28 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
     """One iteration: a rollout, its advantages, and `num_epochs` passes of minibatches."""
     config, network = parts.config, parts.network
     key, rollout_key, shuffle_key = jax.random.split(state.key, 3)
-    env_state, remembered, samples, metrics = _collect(parts, rollout_key, state, task)
+    see = functools.partial(parts.see, state)
+    env_state, remembered, collected, metrics = recurrent.collect(
+        parts.vec_env, network, see, parts.storage.pack, parts.action_space, rollout_key,
+        state.params, state.env, state.remembered, task, config.num_steps,
+    )  # fmt: skip
+    samples = collected.samples
     observation = parts.storage.unpack(samples.observation)
-    done = samples.terminated | samples.truncated
     reward, rewards = samples.reward * hparams.reward_scale, state.rewards
     if config.normalize_reward:
+        done = samples.terminated | samples.truncated
         rewards, reward = normalize.scale_rewards(rewards, reward, done, hparams.gamma)
-    last_carry, last = sharding.collect((remembered, env_state.observation))
-    last_value = network.step(state.params, *_at(last_carry, parts.see(state, last)))[2]
+    (carry, start), last = sharding.collect((remembered, env_state.observation))
+    last_value = network.step(state.params, carry, see(last), start)[2]
     advantage = returns.gae(
         reward, samples.value, agents.next_values(samples, samples.value, last_value),
         samples.terminated, samples.truncated, hparams.gamma, hparams.gae_lambda,
     )  # fmt: skip
     samples = samples._replace(
-        observation=parts.see(state, observation), reward=reward, advantage=advantage,
+        observation=see(observation), reward=reward, advantage=advantage,
         target=advantage + samples.value,
     )  # fmt: skip
-    began = sharding.collect(state.remembered)
-    start = jnp.concatenate([began.start[None], done[:-1]])
-    whole = _Whole(samples, start, began.carry)
+    whole = collected._replace(samples=samples)
     params, optimizer, update_metrics = _update(parts, shuffle_key, state, whole, hparams)
     observations = state.observations
     if config.normalize_observation:
@@ -247,57 +242,8 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
     return state, metrics | update_metrics
 
 
-def _at(remembered: Remembered, observation: Observation) -> tuple[PyTree, Observation, Array]:
-    return remembered.carry, observation, remembered.start
-
-
-def _collect(
-    parts: _Parts, key: Key, state: State, task: Any
-) -> tuple[VecState, Remembered, Sample, Metrics]:
-    """A rollout `[T, N]` and what is remembered after it. Consumes `key`."""
-    step, params = parts.network.step, state.params
-    see = functools.partial(parts.see, state)
-
-    def body(carry: tuple[VecState, Remembered], key: Key) -> Any:
-        env_state, remembered = carry
-        policy_key, step_key = jax.random.split(key)
-        after, policy, value = step(params, *_at(remembered, see(env_state.observation)))
-        action = policy.sample(policy_key)
-        env_state, t, metrics = parts.vec_env._step(
-            step_key, env_state, distributions.to_environment(parts.action_space, action), task
-        )
-        going = Remembered(after, jnp.zeros_like(remembered.start))
-        final = agents.final_value(
-            lambda x: step(params, *_at(going, see(x)))[2], t.truncated, t.next_observation
-        )
-        sample = Sample(
-            parts.storage.pack(t.observation), action, policy.log_prob(action), t.reward,
-            t.terminated, t.truncated, final, value,
-        )  # fmt: skip
-        remembered = Remembered(after, t.terminated | t.truncated)
-        return (env_state, remembered), (sample, metrics)
-
-    start = state.env, state.remembered
-    keys = jax.random.split(key, parts.config.num_steps)
-    (env_state, remembered), (samples, metrics) = jax.lax.scan(body, start, keys)
-    return env_state, remembered, sharding.collect(samples), fm.summed(metrics)
-
-
-class _Whole(NamedTuple):
-    """What is learned from: whole trajectories, and the memory from before them."""
-
-    samples: Sample  # [T, N, ...]
-    start: Array  # bool [T, N]
-    carry: PyTree  # [N, ...]
-
-    def of(self, envs: Array) -> "_Whole":
-        """The share of some environments."""
-        samples, start = jax.tree.map(lambda x: x[:, envs], (self.samples, self.start))
-        return _Whole(samples, start, jax.tree.map(lambda x: x[envs], self.carry))
-
-
 def _update(
-    parts: _Parts, key: Key, state: State, whole: _Whole, hparams: HParams
+    parts: _Parts, key: Key, state: State, whole: Trajectories, hparams: HParams
 ) -> tuple[Any, Any, Metrics]:
     """`num_epochs` passes over the trajectories in minibatches of environments."""
     config = parts.config
@@ -308,7 +254,7 @@ def _update(
         hparams.max_grad_norm,
     )
 
-    def loss(params: Any, batch: _Whole) -> tuple[Array, Metrics]:
+    def loss(params: Any, batch: Trajectories) -> tuple[Array, Metrics]:
         observation = batch.samples.observation
         _, policy, value = parts.network.unroll(params, batch.carry, observation, batch.start)
         return ppo.loss(

@@ -1,0 +1,35 @@
+"""The product over patches is the convolution of flax, with its parameters and gradient."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fastrl import convolution
+from fastrl.kernels import prng
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 2), (3, 6, 5, 3), (2, 2, 3, 3, 1)])
+def test_it_is_the_convolution_of_flax(shape):
+    """A transposed kernel, patches in another order, or other initial weights."""
+    x = jax.random.normal(prng.key(0), shape)
+    ours, theirs = convolution.Conv(4), nn.Conv(4, (3, 3), padding="VALID")
+    params = ours.init(prng.key(1), x)
+    jax.tree.map(np.testing.assert_array_equal, params, theirs.init(prng.key(1), x))
+    params = jax.tree.map(lambda p: p + 0.1, params)
+
+    def outcome(module):
+        return jax.value_and_grad(lambda p, x: (module.apply(p, x) ** 2).sum(), (0, 1))(params, x)
+
+    np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), atol=1e-5)
+    for a, b in zip(*map(jax.tree.leaves, (outcome(ours), outcome(theirs))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_elsewhere_it_is_that_of_xla():
+    """The branch that a GPU takes."""
+    x = jax.random.normal(prng.key(0), (2, 3, 6, 5, 3))
+    kernel = jax.random.normal(prng.key(1), (3, 3, 3, 4))
+    over_patches = convolution.patches(x) @ jnp.reshape(kernel, (-1, 4))
+    np.testing.assert_allclose(convolution._convolved(x, kernel), over_patches, atol=1e-4)
