@@ -60,7 +60,7 @@ class Probes:
     def observation_space(self, params: Params) -> Box:
         return Box(-1.0, 1.0, (1,))
 
-    def action_space(self, params: Params) -> Box:
+    def action_space(self, params: Params) -> Any:
         return Box(LOW, HIGH, (1,))
 
 
@@ -94,7 +94,7 @@ class Spaces(Probes):
     def observation_space(self, params: Params) -> Box:
         return OBSERVATIONS
 
-    def action_space(self, params: Params) -> Box:
+    def action_space(self, params: Params) -> Any:
         return ACTIONS
 
 
@@ -127,8 +127,13 @@ class Compiled(NamedTuple):
     update: Any  # (learned, batch, key, hparams, steps)
 
 
-@functools.cache
 def compiled(module: Any, config: Any, env: Any = Spaces()) -> Compiled:
+    """What `module` compiles for `config`."""
+    return _compiled(module, config, env)
+
+
+@functools.cache
+def _compiled(module: Any, config: Any, env: Any) -> Compiled:
     learner = module.agent(env, config).learner
     return Compiled(jax.jit(learner.init), jax.jit(learner.update))
 

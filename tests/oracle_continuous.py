@@ -4,19 +4,21 @@ Networks are lists of layers of an ensemble, as `layers` takes them from fastrl'
 layers are tanh.  A loss is a function of one such list, so no gradient is derived by hand.
 """
 
+from typing import Any
+
 import numpy as np
 
 LOG_2PI = np.log(2 * np.pi)
 
 
-def numbers(tree):
+def numbers(tree: Any) -> Any:
     """Nested dicts of arrays, in float64."""
     if isinstance(tree, dict):
         return {k: numbers(v) for k, v in tree.items()}
     return np.asarray(tree, np.float64)
 
 
-def forward(params, x, norm="none", statistics=None):
+def forward(params: Any, x: Any, norm: str = "none", statistics: Any = None) -> tuple[Any, Any]:
     """The outputs `[E, B, K]` of an ensemble for `[B, D]`, and the batch's own statistics.
 
     `statistics`: running ones to normalise by; without them a batch is normalised by its own.
@@ -50,7 +52,7 @@ def forward(params, x, norm="none", statistics=None):
     raise AssertionError("no layers")
 
 
-def squashed(outputs, noise):
+def squashed(outputs: Any, noise: Any) -> tuple[Any, Any]:
     """Actions and log-probabilities of a policy with `outputs` `[1, B, 2A]` at `noise` `[B, A]`."""
     mean, spread = np.split(outputs[0], 2, axis=-1)
     log_std = -5.0 + 3.5 * (np.tanh(spread) + 1.0)
@@ -59,13 +61,13 @@ def squashed(outputs, noise):
     return np.tanh(u), (density - np.log(1.0 - np.tanh(u) ** 2)).sum(-1)
 
 
-def values(params, x, action, **norm):
+def values(params: Any, x: Any, action: Any, **norm: Any) -> tuple[Any, Any]:
     """`[E, B]`, and the batch's own statistics."""
     out, own = forward(params, np.concatenate([x, action], -1), **norm)
     return out[..., 0], own
 
 
-def gradient(loss, params, size=1e-5):
+def gradient(loss: Any, params: Any, size: float = 1e-5) -> Any:
     """Of a scalar `loss(params)`, by central differences."""
 
     def at(tree, path, change):
@@ -88,7 +90,7 @@ def gradient(loss, params, size=1e-5):
     return walk(params, ())
 
 
-def mapped(f, tree, *rest):
+def mapped(f: Any, tree: Any, *rest: Any) -> Any:
     if isinstance(tree, dict):
         return {k: mapped(f, v, *(r[k] for r in rest)) for k, v in tree.items()}
     return f(tree, *rest)
@@ -102,7 +104,7 @@ class Adam:
         self.first = mapped(np.zeros_like, params)
         self.second = mapped(np.zeros_like, params)
 
-    def step(self, params, grads):
+    def step(self, params: Any, grads: Any) -> Any:
         self.count += 1
         b1, b2 = self.beta1, 0.999
         self.first = mapped(lambda m, g: b1 * m + (1 - b1) * g, self.first, grads)
@@ -115,9 +117,9 @@ class Adam:
         )  # fmt: skip
 
 
-def follow(target, params, tau):
+def follow(target: Any, params: Any, tau: float) -> Any:
     return mapped(lambda t, p: (1 - tau) * t + tau * p, target, params)
 
 
-def critic_loss(predicted, target, weight):
+def critic_loss(predicted: Any, target: Any, weight: Any) -> Any:
     return 0.5 * (weight * ((predicted - target) ** 2).sum(0)).mean()

@@ -30,7 +30,7 @@ def test_two_updates_equal_a_float64_oracle():
         oracle.Adam(t["params"], rate, 0.5) for t, rate in ((actor, 0.02), (critic, 0.05))
     ]
     for b, key, error in zip(given, keys, errors, strict=True):
-        next_key, policy_key = jax.random.split(key)
+        next_key, _ = jax.random.split(key)
         action, log_p = sampled(
             actor["params"], actor["statistics"], b["next_observation"], next_key
         )
@@ -49,7 +49,9 @@ def test_two_updates_equal_a_float64_oracle():
         params = optimizers[1].step(critic["params"], oracle.gradient(loss, critic["params"]))
         critic = {"params": params, "statistics": moved(critic["statistics"], own)}
 
-    def policy_loss(p, b=b, key=policy_key, critic=critic):
+    b, key = given[-1], jax.random.split(keys[-1])[1]
+
+    def policy_loss(p):
         action, log_p = sampled(p, None, b["observation"], key)
         values = oracle.values(
             critic["params"], b["observation"], action, norm="batch",

@@ -126,7 +126,11 @@ def agent(env: Env, config: Config) -> Agent:
     critic, chosen = critics(members=config.num_critics), critics(members=config.num_chosen)
     parts = _Parts(config, space, actor, critic, chosen)
     return Agent(
-        Learner(*(functools.partial(f, parts) for f in (_init, _explore, _update))),
+        Learner(
+            functools.partial(_init, parts),
+            functools.partial(_explore, parts),
+            functools.partial(_update, parts),
+        ),
         functools.partial(soft_policy.act, actor, space),
         functools.partial(_value, parts),
         lambda learned: learned.policy.actor.variables,

@@ -123,7 +123,11 @@ def agent(env: Env, config: Config) -> Agent:
         lambda observation: encoder(critic_view)(split_views(observation)[1]),
     )
     return Agent(
-        Learner(*(functools.partial(f, parts) for f in (_init, _explore, _update))),
+        Learner(
+            functools.partial(_init, parts),
+            functools.partial(_explore, parts),
+            functools.partial(_update, parts),
+        ),
         functools.partial(_act, parts),
         functools.partial(_value, parts),
         lambda learned: learned.policy.actor.variables,

@@ -118,7 +118,11 @@ def agent(env: Env, config: Config) -> Agent:
     first = networks.critic(seen, space, 1, sizes, activation)
     parts = Parts(config, space, actor, critic, first)
     return Agent(
-        Learner(*(functools.partial(f, parts) for f in (_init, _explore, _update))),
+        Learner(
+            functools.partial(_init, parts),
+            functools.partial(_explore, parts),
+            functools.partial(_update, parts),
+        ),
         functools.partial(_act, parts),
         functools.partial(_value, parts),
         lambda learned: learned.actor.variables,
@@ -170,7 +174,7 @@ def _update(
     count = learned.updates + 1
     (actor, targets), metrics = continuous.every(
         parts.config.policy_delay, count,
-        lambda state: _improve(parts, *state, critic.variables, batch, hparams),
+        lambda state: _improve(parts, state[0], state[1], critic.variables, batch, hparams),
         (learned.actor, learned.targets),
     )  # fmt: skip
     reported, error = continuous.critic_metrics(values, target)
