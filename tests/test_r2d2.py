@@ -1,5 +1,7 @@
 """R2D2: its loss against float64, what the ring remembers, and a probe that needs memory."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,9 +56,11 @@ def errors(params, fixed, target, batch):
             start, x = batch.item.remembered.start[t, b], batch.view[t, b]
             h = gru(fixed if t < SHAPE.burn_in else params, h, x, start)
             g, f = gru(fixed, g, x, start), gru(target, f, x, start)
-            hs.append(h), kept.append(g), frozen.append(f)
+            hs.append(h)
+            kept.append(g)
+            frozen.append(f)
         for i in range(SHAPE.length):
-            t, total, discount = SHAPE.burn_in + i, 0.0, 1.0
+            t, total, discount, last = SHAPE.burn_in + i, 0.0, 1.0, 0
             for k in range(SHAPE.n_step):
                 last = t + k
                 total += discount * step.reward[last, b]
@@ -78,13 +82,14 @@ def a_batch():
     rng, shape = np.random.default_rng(0), (SHAPE.window, BATCH)
     end, cut = rng.random(shape) < 0.35, rng.random(shape) < 0.5
     start = np.concatenate([rng.random((1, BATCH)) < 0.3, end[:-1]])
-    step = off_policy.Item(
-        None, rng.integers(0, 2, shape), rng.normal(size=shape) * 3, end & ~cut, end & cut, None
-    )  # fmt: skip
-    remembered = Remembered((rng.normal(size=(BATCH, SIZE)),), start)
+    reward: Any = rng.normal(size=shape) * 3
+    flags: Any = end & ~cut, end & cut, start
+    step = off_policy.Item(None, rng.integers(0, 2, shape), reward, *flags[:2], None)
+    remembered = Remembered((rng.normal(size=(BATCH, SIZE)),), flags[2])
+    weight: Any = rng.random(BATCH) + 0.5
     view, after = rng.normal(size=(*shape, 3)), rng.normal(size=(*shape, 3))
     after[:-1] = np.where(end[:-1, :, None], after[:-1], view[1:])
-    return Batch(Item(step, remembered), view, after, rng.random(BATCH) + 0.5)
+    return Batch(Item(step, remembered), view, after, weight)
 
 
 def moved(params, direction, size):
@@ -139,7 +144,7 @@ CONFIG = r2d2.Config(
 def test_what_was_remembered_is_stored():
     """The carry of another step or environment, or one that outlives its episode."""
     algorithm = r2d2.make(fastrl.make("probe/Memory"), CONFIG)
-    task, hparams, parts = algorithm.env.default_params(), r2d2.HParams(), algorithm.init.args[0]
+    task, hparams, parts = algorithm.env.default_params(), r2d2.HParams(), algorithm.init.args[0]  # type: ignore[attr-defined]
 
     @jax.jit
     def collected(key):

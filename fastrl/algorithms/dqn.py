@@ -160,7 +160,10 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
         num_outputs=distribution.num_outputs, dueling=config.dueling,
     )  # fmt: skip
     own = _Parts(config, network, distribution)
-    learner = Learner(*(functools.partial(f, own) for f in (_init, _explore, _update)))
+    learner = Learner(
+        functools.partial(_init, own), functools.partial(_explore, own),
+        functools.partial(_update, own),
+    )  # fmt: skip
     prioritised = {"priority": off_policy.proportional, "beta": off_policy.annealed}
     parts = off_policy.parts(
         env, config, starts, learner, **(prioritised if config.prioritised else {})

@@ -9,7 +9,7 @@ value is bootstrapped; only a termination has none.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -186,7 +186,14 @@ def step(parts: Parts, state: State, hparams: Any, task: Any) -> tuple[State, Me
     return state, fm.fold(metrics)
 
 
-def seen(config: Config, state: State, observation: Observation) -> Observation:
+class _Normalising(Protocol):
+    """A state with statistics of observations."""
+
+    @property
+    def observations(self) -> normalize.RunningStatistics: ...
+
+
+def seen(config: Config, state: _Normalising, observation: Observation) -> Observation:
     """The observation as the networks see it."""
     if not config.normalize_observation:
         return observation
