@@ -167,6 +167,7 @@ def counts(sampler, steps=192):
     return np.cumsum(action, 1) / np.arange(1, steps + 1)
 
 
+@pytest.mark.slow
 def test_a_bandit_is_sampled_with_an_error_that_falls_faster():
     """Total variation of i.i.d. sampling falls as 1/sqrt(k); filling the gaps, about as 1/k."""
     ours, independent = (np.abs(counts(s) - 0.5).mean(0) for s in ("props", "on_policy"))
@@ -177,7 +178,7 @@ def test_a_bandit_is_sampled_with_an_error_that_falls_faster():
     assert slope < -0.7
 
 
-@pytest.mark.parametrize("sampler", ["props", "ros"])
+@pytest.mark.parametrize("sampler", ["props", pytest.param("ros", marks=pytest.mark.slow)])
 def test_policy_from_observation(sampler):
     """PPO must learn whichever policy collects: no wrong sign, no sample of another state."""
     env = fastrl.make("probe/PolicyFromObservation")
@@ -193,6 +194,7 @@ def test_policy_from_observation(sampler):
     assert fastrl.evaluate(algorithm, state, episodes=50).mean_return == 1.0
 
 
+@pytest.mark.slow
 def test_values_over_cuts_ends_and_old_rollouts():
     """Reward 1 for ever is worth 10 with a discount of 0.9, though it is cut off all the time."""
     env = fastrl.make("probe/TimeLimit")

@@ -172,6 +172,7 @@ def test_what_is_kept_of_a_teacher():
     assert not np.asarray(rewound.states.time).any()
 
 
+@pytest.mark.slow
 def test_evaluation_is_that_of_the_unchanged_environment():
     """Episodes that start from `reset` must not be cut off, whatever students start from."""
     student = ppo.make(Visits(ENV), SMALL, reset=Starts(store(), steps=10**6, visit=3))

@@ -12,8 +12,7 @@ import fastrl
 from fastrl import effective_horizon as eh
 from fastrl import sqirl
 from fastrl.envs.tabular import Lock, RandomMDP
-
-GAMMA = 1.0
+from fastrl.kernels import prng
 
 
 def table(env, state):
@@ -24,20 +23,23 @@ def table(env, state):
 
 
 @functools.lru_cache
-def learned(env, k, episodes, iterations, seed=0):
+def learned(env, k, episodes, iterations):
+    """The algorithm and its state after so many iterations."""
     config = sqirl.Config(
         k=k, num_episodes=episodes, horizon=env.horizon, hidden_sizes=(), regression="table"
     )
     algorithm = sqirl.make(env, config)
-    program = jax.jit(fastrl.run(algorithm, iterations * algorithm.steps_per_iteration))
-    state, metrics = program(jax.random.key(seed), sqirl.HParams(), env.default_params())
-    return algorithm, state, metrics
+    hparams, task = sqirl.HParams(), env.default_params()
+    if not iterations:
+        return algorithm, jax.jit(algorithm.init)(prng.key(0), hparams, task)
+    _, state = learned(env, k, episodes, iterations - 1)
+    return algorithm, jax.jit(algorithm.step)(state, hparams, task)[0]
 
 
 def test_the_first_fit_is_the_value_of_random_play_and_its_backups():
     """20,000 episodes against exact Q^1 .. Q^3: a return of the wrong step, or a wrong backup."""
     env = RandomMDP(states=3, actions=2, horizon=4, branching=2, sparsity=0.0, seed=3)
-    _, state, _ = learned(env, 3, 20_000, 1)
+    _, state = learned(env, 3, 20_000, 1)
     q = eh.random_values(eh.of(env))
     for got in table(env, state):
         met = ~np.isnan(got)
@@ -49,20 +51,20 @@ def test_the_first_fit_is_the_value_of_random_play_and_its_backups():
 def test_as_deep_as_the_horizon_it_is_value_iteration():
     """Without chance nothing is left of random play: equal to Q* wherever it has been."""
     env = Lock(length=3, way_out=0.2, horizon=4)
-    _, state, _ = learned(env, 4, 512, 1)
+    _, state = learned(env, 4, 512, 1)
     got, best = table(env, state)[-1], eh.optimal_values(eh.of(env))
     met = ~np.isnan(got)
     assert met.sum() >= 10
     np.testing.assert_allclose(got[met], best[met], atol=1e-6)
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("k", [2, 3])
 def test_it_solves_what_is_solvable_at_its_depth(k):
     """Length 4, slips and a way out of 0.2 need k = 3; below, it leaves at the door."""
     env = Lock(length=4, way_out=0.2, slip=0.1, horizon=8)
     analysis = eh.effective_horizon(eh.of(env))
     assert analysis.k == 3
-    algorithm, state, _ = learned(env, k, 512, 8)
+    algorithm, state = learned(env, k, 512, 8)
     earned = fastrl.evaluate(algorithm, state, episodes=200).mean_return
     if k < 3:
         assert abs(earned - 0.2) < 1e-3
@@ -106,6 +108,7 @@ def test_discount_and_policy():
     assert fastrl.evaluate(algorithm, state, episodes=50).mean_return == 1.0
 
 
+@pytest.mark.slow
 def test_a_time_limit_is_no_end():
     """Reward 1 for ever, cut off: worth 2, not the truncated sums, of which the mean is 1.8."""
     algorithm, state, _ = network("probe/TimeLimit", horizon=10)

@@ -147,6 +147,7 @@ def best_walk(env):
     return best
 
 
+@pytest.mark.slow
 def test_it_learns_a_walk_above_the_greedy_constant():
     """On a grid whose walks can all be tried: 1 - 1/e of the best return, and more."""
     env = Coverage(rows=4, columns=4, horizon=5, radius=0, start=5)
