@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toys
 
 import fastrl
-from fastrl import memory, ppo_memory
+from fastrl import memory, ppo, ppo_memory
+from fastrl.envs.classic import CartPole
 from fastrl.kernels import prng
 from fastrl.memory import MemoryConfig
 from fastrl.networks import NetworkConfig
@@ -138,9 +140,73 @@ def test_memory_is_kept_and_cleared_at_both_ends(cell):
         num_envs=32, num_steps=16, num_minibatches=2, cell=cell, memory_size=16, window=4,
         hidden_sizes=(16,),
     )  # fmt: skip
-    hparams = ppo_memory.HParams(learning_rate=1e-2, anneal_steps=60_000)
-    algorithm, state = learned(fastrl.make("probe/Memory"), config, hparams, 60_000)
+    hparams = ppo_memory.HParams(learning_rate=1e-2, anneal_steps=40_000)
+    algorithm, state = learned(fastrl.make("probe/Memory"), config, hparams, 40_000)
     assert fastrl.evaluate(algorithm, state, episodes=200).mean_return > 0.98
+
+
+@pytest.mark.slow
+def test_the_t_maze_is_solved_with_memory_and_not_without():
+    """A memory that is lost on the way, or not learned from: half of the turns are wrong."""
+    env = fastrl.make("memory/TMaze-v0")
+    hparams = ppo_memory.HParams(anneal_steps=100_000)
+    algorithm, state = learned(env, ppo_memory.Config(memory_size=32), hparams, 100_000)
+    assert fastrl.evaluate(algorithm, state, episodes=200).mean_return > 3.8  # of 4
+    without = ppo.make(env)
+    program = jax.jit(fastrl.run(without, 100_000))
+    state, _ = program(prng.key(0), ppo.HParams(anneal_steps=100_000), env.default_params())
+    assert fastrl.evaluate(without, state, episodes=200).mean_return < 2.6  # by chance 1.95
+
+
+@pytest.mark.slow
+def test_actions_that_are_masked_out_are_never_taken():
+    """One of them costs 100: a mask that gets out of step with the memory."""
+    config = ppo_memory.Config(
+        num_envs=8, num_steps=16, num_minibatches=2, memory_size=16, hidden_sizes=(16,)
+    )
+    algorithm = ppo_memory.make(toys.MaskedChoice(), config)
+    program = jax.jit(fastrl.run(algorithm, 20_000))
+    hparams = ppo_memory.HParams(learning_rate=1e-2, gamma=0.5)
+    state, metrics = program(prng.key(0), hparams, algorithm.env.default_params())
+    assert (np.asarray(metrics["episode_return"].total) >= 0).all()
+    assert fastrl.evaluate(algorithm, state, episodes=50).mean_return > 3.5  # of 4
+
+
+def test_an_update_starts_from_the_memory_of_before_the_rollout():
+    """From zeros, or from that of after it, the first pass would not be on policy: KL is not 0."""
+    config = ppo_memory.Config(num_envs=8, num_steps=16, num_epochs=1, num_minibatches=1,
+                               memory_size=8, hidden_sizes=(8,))  # fmt: skip
+    algorithm = ppo_memory.make(CartPole(), config)
+    task = algorithm.env.default_params()._replace(max_steps=11)
+    _, metrics = jax.jit(fastrl.run(algorithm, 5 * 8 * 16))(
+        prng.key(0), ppo_memory.HParams(learning_rate=0.05), task
+    )
+    kl = metrics["approximate_kl"]
+    assert kl.total.shape == (5,)
+    np.testing.assert_allclose(kl.total / kl.weight, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"num_envs": 6}, "num_envs=6 is not divisible by num_minibatches=4"),
+        ({"cell": "rnn"}, "'rnn'"),
+        ({"cell": "transformer", "heads": 3}, "size=64 is not divisible by heads=3"),
+        ({"window": 0}, "window=0"),
+        ({"memory_size": 0}, "memory_size=0"),
+    ],
+)
+def test_bad_configs_name_the_value(kwargs, words):
+    with pytest.raises(ValueError, match=words):
+        ppo_memory.Config(**kwargs)
+
+
+def test_a_critic_with_a_view_of_its_own_needs_its_own_memory():
+    """With one memory for both it would see what only the critic may see, or the reverse."""
+    with pytest.raises(ValueError, match="shared_torso=true"):
+        ppo_memory.make(toys.Combination())
+    algorithm = ppo_memory.make(toys.Combination(), ppo_memory.Config(shared_torso=False))
+    assert len(algorithm.initial_carry(())) == 2
 
 
 @pytest.mark.slow
