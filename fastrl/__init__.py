@@ -58,6 +58,10 @@ from fastrl.render import render as render  # noqa: E402
 from fastrl.run import axes as axes  # noqa: E402
 from fastrl.run import run as run  # noqa: E402
 from fastrl.sharding import use_cpu_devices as use_cpu_devices  # noqa: E402
+from fastrl.streaming import stream_ac as stream_ac  # noqa: E402
+from fastrl.streaming import stream_q as stream_q  # noqa: E402
+from fastrl.streaming import stream_sarsa as stream_sarsa  # noqa: E402
+from fastrl.streaming import stream_td as stream_td  # noqa: E402
 from fastrl.train import train as train  # noqa: E402
 from fastrl.types import Algorithm as Algorithm  # noqa: E402
 from fastrl.types import Env as Env  # noqa: E402

@@ -37,6 +37,7 @@ SQIRL = {
 }  # fmt: skip
 
 RECURRENT = {"batch_size": 8, "n_step": 2, "burn_in": 1, "sequence_length": 3, "memory_size": 4}
+STREAM = {"num_steps": 32, "hidden_sizes": (8,), "initializer": "dense"}
 # Sorted by name; what the algorithm has of its own goes on top of ON_POLICY or REPLAY.
 CASES = {
     "a2c": Case("CartPole-v1", ON_POLICY),
@@ -57,6 +58,10 @@ CASES = {
     "sac": Case("Pendulum-v1", REPLAY),
     "sac_discrete": Case("CartPole-v1", REPLAY),
     "sqirl": Case("CartPole-v1", SQIRL),
+    "stream_ac": Case("Pendulum-v1", STREAM),
+    "stream_q": Case("CartPole-v1", STREAM),
+    "stream_sarsa": Case("CartPole-v1", STREAM),
+    "stream_td": Case("CartPole-v1", STREAM | {"optimizer": "intentional"}),
     "subpo": Case("CartPole-v1", {"num_trajectories": 32, "horizon": 10, "hidden_sizes": (8,)}),
     "td3": Case("Pendulum-v1", REPLAY | {"optimism": True}),
 }

@@ -27,6 +27,10 @@ _MODULES = {
     "sac": "fastrl.algorithms.sac",
     "sac_discrete": "fastrl.algorithms.sac_discrete",
     "sqirl": "fastrl.algorithms.sqirl",
+    "stream_ac": "fastrl.streaming.stream_ac",
+    "stream_q": "fastrl.streaming.stream_q",
+    "stream_sarsa": "fastrl.streaming.stream_sarsa",
+    "stream_td": "fastrl.streaming.stream_td",
     "subpo": "fastrl.algorithms.subpo",
     "td3": "fastrl.algorithms.td3",
 }

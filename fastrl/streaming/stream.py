@@ -1,0 +1,352 @@
+"""What stream learners share: one stream of transitions, how it is seen, and their configs.
+
+A stream is one environment that is never stored: each transition is learned from once, when it
+happens.  The state of a learner belongs to one stream; many of them are `fastrl.members`, or a
+`vmap`, and share nothing.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+
+from fastrl import door, spaces
+from fastrl import metrics as fm
+from fastrl import networks as fastrl_networks
+from fastrl import reset as resets
+from fastrl.metrics import Metrics
+from fastrl.spaces import Space
+from fastrl.streaming import optimizers, statistics
+from fastrl.streaming.networks import Initializer, Shape
+from fastrl.streaming.optimizers import Optimizer
+from fastrl.streaming.statistics import RewardScale, RewardTrace, Statistics
+from fastrl.types import Action, Array, Env, Key, Observation, PyTree, Reset, ResetFactory, Scalar
+
+OptimizerName = Literal["obgd", "adaptive_obgd", "streaming", "intentional"]
+Truncation = Literal["ends", "bootstraps", "continues"]
+
+_CHOICES = {
+    "torso": ("mlp", "conv"),
+    "optimizer": ("obgd", "adaptive_obgd", "streaming", "intentional"),
+    "initializer": ("sparse", "erk", "dense"),
+    "reward_trace": ("cut", "cut_terminated", "cleared"),
+    "truncation": ("ends", "bootstraps", "continues"),
+}  # fmt: skip
+
+# The published versions of these learners as fields of a config: see `Config.version`.
+VERSIONS: dict[str, dict[str, Any]] = {
+    "2024": {},
+    "2026": {
+        "optimizer": "streaming", "initializer": "erk", "sparsity": 0.95,
+        "reward_trace": "cleared", "truncation": "bootstraps",
+    },
+    "intentional": {
+        "optimizer": "intentional", "reward_trace": "cut_terminated",
+        "truncation": "continues", "time_feature": False,
+    },
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What shapes the program; the defaults are the version of 2024, see `version`.
+
+    A `truncation` "ends" (the value of what follows is 0), "bootstraps" (it is that of the true
+    successor, and traces are cleared), or "continues" (traces are kept too).
+    """
+
+    num_steps: int = 1000  # transitions in one iteration
+    hidden_sizes: tuple[int, ...] = (32, 32)
+    torso: Literal["mlp", "conv"] = "mlp"  # conv: one image, a 3x3 layer before the dense ones
+    conv_features: int = 16
+    optimizer: OptimizerName = "obgd"
+    initializer: Initializer = "sparse"
+    sparsity: float = 0.9  # share of weights that start at zero
+    layer_norm: bool = True
+    normalize_observation: bool = True  # by running mean and variance
+    scale_reward: bool = True  # by the running deviation of the discounted sum
+    reward_trace: RewardTrace = "cut"  # what an end does to that sum
+    second_moment: bool = False  # of that sum about 0, not about its mean
+    truncation: Truncation = "ends"
+    time_feature: bool = True  # one more input: how far the episode is
+
+    versions: ClassVar[dict[str, dict[str, Any]]] = VERSIONS
+
+    def __post_init__(self) -> None:
+        door.integer("num_steps", self.num_steps, 1)
+        door.integer("conv_features", self.conv_features, 1)
+        sizes = self.hidden_sizes
+        if not isinstance(sizes, (tuple, list)):
+            raise ValueError(f"hidden_sizes={sizes!r}: needs a tuple of positive integers")
+        sizes = tuple(door.integer("hidden_sizes", n, 1) for n in sizes)
+        object.__setattr__(self, "hidden_sizes", sizes)
+        for field in dataclasses.fields(self):
+            if isinstance(field.default, bool):
+                door.flag(field.name, getattr(self, field.name))
+        for name, known in _CHOICES.items():
+            door.choice(name, getattr(self, name), known)
+        if not 0.0 <= door.number("sparsity", self.sparsity, 0.0) <= 1.0:
+            raise ValueError(f"sparsity={self.sparsity!r}: needs a share, at most 1")
+        if self.torso == "conv" and self.time_feature:
+            raise ValueError("torso='conv' takes an image only: set time_feature=false")
+
+    @classmethod
+    def version(cls, name: str, **changes: Any) -> Self:
+        """The config of a published version, "2024", "2026" or "intentional", with `changes`."""
+        door.choice("version", name, tuple(cls.versions))
+        return cls(**(cls.versions[name] | changes))
+
+
+class Numbers(NamedTuple):
+    """The traced numbers of one optimiser; a learner's `HParams` has them all, flat."""
+
+    learning_rate: Scalar
+    kappa: Scalar
+    step_size: Scalar
+    eta: Scalar
+
+
+RANGES = {
+    "gamma": door.Range(0.0, 1.0), "trace_decay": door.Range(0.0, 1.0),
+    "second_decay": door.Range(0.0, 1.0), "peak_decay": door.Range(0.0, 1.0),
+    "clip": door.Range(0.0, open=True), "clip_decay": door.Range(0.0, 1.0),
+    "time_limit": door.Range(0.0, open=True),
+}  # fmt: skip
+
+
+def optimizer(config: Config, hparams: Any, numbers: Numbers, policy: bool = False) -> Optimizer:
+    """The config's optimiser, of a value or of a policy."""
+    decay = hparams.gamma * hparams.trace_decay
+    match config.optimizer:
+        case "obgd":
+            return optimizers.obgd(numbers.learning_rate, numbers.kappa, decay)
+        case "adaptive_obgd":
+            return optimizers.adaptive_obgd(
+                numbers.learning_rate, numbers.kappa, decay, hparams.second_decay
+            )
+        case "streaming":
+            return optimizers.streaming(numbers.step_size, decay, hparams.peak_decay)
+    return optimizers.intentional(
+        numbers.eta, decay, hparams.second_decay, hparams.clip, hparams.clip_decay, policy=policy
+    )
+
+
+class Stream(NamedTuple):
+    """One running episode, as it is seen, and the statistics of all episodes so far."""
+
+    memory: PyTree  # the Reset's own state
+    params: PyTree  # params of this episode, () where it is the task's
+    env: PyTree
+    observation: Observation
+    x: Array  # the observation as the networks see it
+    observations: Statistics
+    rewards: RewardScale
+    steps: Array  # int32, of this episode
+    episode_return: Array  # float32, so far
+
+
+class Outcome(NamedTuple):
+    """What a learner needs of a transition, beside what it knew before."""
+
+    reward: Array  # scaled
+    observation: Observation  # the true successor
+    x: Array  # the same as the networks see it
+    discount: Array  # gamma, or 0 where nothing follows
+    clears: Array  # bool: traces are cleared after the update
+    done: Array  # bool: the stream stands at the start of another episode
+
+
+class Parts(NamedTuple):
+    """What is closed over."""
+
+    env: Env
+    config: Config
+    reset: Reset
+    space: Space  # of observations
+    encode: Callable[[Observation], Array]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of what the networks see."""
+        raw = self._raw_shape
+        return (raw[0] + 1,) if self.config.time_feature else raw
+
+    @property
+    def _raw_shape(self) -> tuple[int, ...]:
+        return jax.eval_shape(self._raw, spaces.struct_of(self.space)).shape
+
+    def _raw(self, observation: Observation) -> Array:
+        return self.encode(fastrl_networks.split_views(observation)[0])
+
+    def shape(self, heads: tuple[int, ...]) -> Shape:
+        """The shape of a network on such streams."""
+        features = self.config.conv_features if self.config.torso == "conv" else 0
+        return Shape(self.input_shape, self.config.hidden_sizes, heads, features)
+
+    def begin(self, key: Key, task: Any) -> Stream:
+        """A stream at the start of its first episode. Consumes `key`."""
+        memory_key, draw_key = jax.random.split(key)
+        memory = self.reset.init(memory_key, task, 1)
+        stream = Stream(
+            memory, (), (), (), (), statistics.init(self._raw_shape),  # type: ignore[arg-type]
+            statistics.init_reward_scale(), jnp.int32(0), jnp.float32(0.0),
+        )  # fmt: skip
+        return self._started(draw_key, stream, task, jnp.bool_(True))
+
+    def advance(
+        self, key: Key, stream: Stream, action: Action, hparams: Any, task: Any
+    ) -> tuple[Stream, Outcome, Metrics]:
+        """One step of the environment, seen and counted, and a new start where it ended.
+
+        Both the true successor and the first observation of a new episode are counted.
+        Consumes `key`.
+        """
+        step_key, draw_key = jax.random.split(key)
+        params = stream.params if self.reset.per_env_params else task
+        env, step = self.env.step(step_key, stream.env, action, params)
+        done = step.terminated | step.truncated
+        rewards, reward = self._scaled(stream.rewards, step, hparams)
+        total, steps = stream.episode_return + step.reward, stream.steps + 1
+        going = stream._replace(
+            env=env, rewards=rewards, steps=steps, episode_return=total,
+            observation=step.observation,
+        )  # fmt: skip
+        going = self._counted(going, hparams.time_limit)
+        ends = done if self.config.truncation == "ends" else step.terminated
+        clears = step.terminated if self.config.truncation == "continues" else done
+        discount = jnp.where(ends, 0.0, hparams.gamma)
+        outcome = Outcome(reward, step.observation, going.x, discount, clears, done)
+        metrics = {
+            "episode_return": fm.each(total, done),
+            "episode_length": fm.each(steps, done),
+            **{name: fm.each(values) for name, values in step.metrics.items()},
+        }
+        return self._restarted(draw_key, going, task, done), outcome, metrics
+
+    def view(
+        self, seen: Statistics, observation: Observation, steps: Array, time_limit: Scalar
+    ) -> Array:
+        """An observation as the networks see it, `steps` into its episode."""
+        x = self._raw(observation)
+        if self.config.normalize_observation:
+            x = statistics.normalize(seen, x)
+        if self.config.time_feature:
+            x = jnp.append(x, statistics.time_feature(steps, time_limit))
+        return x
+
+    def batched(self, f: Callable[..., Any], observation: Observation) -> Callable[..., Any]:
+        """`f` of one observation for as many leading axes as `observation` has."""
+        first = jax.tree.leaves(self.space, is_leaf=spaces.is_leaf)[0]
+        leaf = jax.tree.leaves(observation)[0]
+        for _ in range(jnp.ndim(leaf) - len(first.shape)):
+            f = jax.vmap(f)
+        return f
+
+    def carry(self, batch_shape: tuple[int, ...]) -> PyTree:
+        """What `act` carries along: the steps of the episode if there is a time feature."""
+        return jnp.zeros(batch_shape, jnp.int32) if self.config.time_feature else ()
+
+    def act_on(
+        self, f: Callable[[Array, Observation], Any], seen: Statistics, time_limit: Scalar,
+        carry: PyTree, observation: Observation,
+    ) -> tuple[Any, PyTree]:  # fmt: skip
+        """`f(x, observation)` of every observation `[..., *]`, and the next carry."""
+        if self.config.time_feature:
+            both = lambda o, t: f(self.view(seen, o, t, time_limit), o)  # noqa: E731
+            return self.batched(both, observation)(observation, carry), carry + 1
+        one = lambda o: f(self.view(seen, o, jnp.int32(0), time_limit), o)  # noqa: E731
+        return self.batched(one, observation)(observation), carry
+
+    def _counted(self, stream: Stream, time_limit: Scalar) -> Stream:
+        """The stream with its observation counted, and seen with itself among the counted."""
+        seen = stream.observations
+        if self.config.normalize_observation:
+            seen = statistics.update(seen, self._raw(stream.observation))
+        x = self.view(seen, stream.observation, stream.steps, time_limit)
+        return stream._replace(observations=seen, x=x)
+
+    def _scaled(self, rewards: RewardScale, step: Any, hparams: Any) -> tuple[RewardScale, Array]:
+        if not self.config.scale_reward:
+            return rewards, step.reward
+        return statistics.scale_reward(
+            rewards, step.reward, step.terminated, step.truncated, hparams.gamma,
+            self.config.reward_trace, second_moment=self.config.second_moment,
+        )  # fmt: skip
+
+    def _started(self, key: Key, stream: Stream, task: Any, done: Array) -> Stream:
+        """The stream at the start of a new episode."""
+        pool = self.reset.draw(key, stream.memory, task, done[None])
+        params, env, observation = jax.tree.map(
+            lambda x: x[0], (pool.params, pool.state, pool.observation)
+        )
+        fresh = stream._replace(
+            memory=pool.memory, params=params, env=env, observation=observation,
+            steps=jnp.int32(0), episode_return=jnp.float32(0.0),
+        )  # fmt: skip
+        return self._counted(fresh, 1.0)  # at 0 steps the time limit does not matter
+
+    def _restarted(self, key: Key, going: Stream, task: Any, done: Array) -> Stream:
+        """`going`, at a new start where it is done; as in `VecEnv`, a branch on CPU only."""
+
+        def select() -> Stream:
+            fresh = self._started(key, going, task, done)
+            picked = jax.tree.map(
+                lambda a, b: jnp.where(done, a, b),
+                fresh._replace(memory=()), going._replace(memory=()),
+            )  # fmt: skip
+            return picked._replace(memory=fresh.memory)
+
+        def branch() -> Stream:
+            return jax.lax.cond(done, lambda: self._started(key, going, task, done), lambda: going)
+
+        if jax.tree.leaves(going.memory):  # resets with memory count every step
+            return select()
+        return jax.lax.platform_dependent(cpu=branch, default=select)
+
+
+def parts(env: Env, config: Config, reset: ResetFactory) -> Parts:
+    """The stream's share of a learner. Raises ValueError for what it can't see."""
+    space = env.observation_space(env.default_params())
+    starts = reset(env)
+    door.record("what reset(env) returns", starts, Reset)
+    actor, critic, _ = fastrl_networks.split_views(space)
+    if actor != critic:
+        raise ValueError("the critic has a view of its own: stream learners have one view")
+    encode = fastrl_networks.encoder(actor, config.torso == "conv")
+    return Parts(env, config, starts, space, encode)
+
+
+def checked(env: Any, config: Any, cls: type, reset: Any) -> ResetFactory:
+    """`reset`, or the default. Raises TypeError or ValueError for what does not fit."""
+    door.environment(env)
+    door.record("config", config, cls)
+    reset = reset or resets.default(env)
+    door.function("reset", reset, "fastrl.reset.pool")
+    return reset
+
+
+def learned(value: Array, delta: Array) -> Metrics:
+    """What all learners report of an update; `diverged` is the share of steps without a number."""
+    return {
+        "value": fm.each(value), "td_error": fm.each(jnp.abs(delta)),
+        "diverged": fm.each(~jnp.isfinite(delta)),
+    }  # fmt: skip
+
+
+def steps(
+    one: Callable[..., tuple[Any, Metrics]], parts: Any, state: Any, hparams: Any, task: Any
+) -> tuple[Any, Metrics]:
+    """An iteration: `one(parts, state, hparams, task)` for `num_steps` transitions."""
+    body = functools.partial(_body, one, parts, hparams, task)
+    state, metrics = jax.lax.scan(body, state, None, parts.stream.config.num_steps)
+    return state, fm.summed(metrics)
+
+
+def _body(
+    one: Callable[..., tuple[Any, Metrics]], parts: Any, hparams: Any, task: Any, state: Any,
+    _: None,
+) -> tuple[Any, Metrics]:  # fmt: skip
+    return one(parts, state, hparams, task)

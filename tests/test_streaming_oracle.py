@@ -1,0 +1,273 @@
+"""Whole streams against float64 NumPy, step by step: Q, SARSA, AC, TD in their versions."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import oracle_streaming as oracle
+import pytest
+from oracle_streaming import single
+from streaming_script import CUTS, ENDS, LENGTH, OBSERVATIONS, REWARDS, SIZE, Script
+
+from fastrl.streaming import stream_ac, stream_q, stream_sarsa, stream_td
+
+TOLERANCE = 2e-3  # of float32 after some hundred updates, relative to the largest weight
+SMALL = {"num_steps": 1, "hidden_sizes": (8, 6)}
+NUMBERS = {
+    "learning_rate": 1.0, "eta": 0.25, "step_size": single(3e-4), "clip": 2.0,
+    "second_decay": single(0.999), "peak_decay": single(0.99995), "clip_decay": single(0.998),
+}  # fmt: skip
+
+
+class Played(NamedTuple):
+    """A stream as fastrl played it. Leaves are `[T + 1, ...]`, of metrics `[T, ...]`."""
+
+    first: Any  # the state before the first step
+    last: Any
+    times: np.ndarray  # of the environment, before each step
+    keys: Any
+    actions: np.ndarray  # those that SARSA has drawn for the next step
+    metrics: dict[str, np.ndarray]
+
+
+def play(algorithm: Any, hparams: Any, steps: int, seed: int = 3) -> Played:
+    task = algorithm.env.default_params()
+
+    def noted(state: Any) -> Any:
+        return state.stream.env.time, state.key, getattr(state, "action", 0)
+
+    def body(state: Any, _: None) -> Any:
+        after, metrics = algorithm.step(state, hparams, task)
+        return after, (noted(after), {k: m.total for k, m in metrics.items()})
+
+    def program(key: Any) -> Any:
+        first = algorithm.init(key, hparams, task)
+        last, (notes, metrics) = jax.lax.scan(body, first, None, steps)
+        return first, last, noted(first), notes, metrics
+
+    first, last, begin, notes, metrics = jax.device_get(jax.jit(program)(jax.random.key(seed)))
+    times = np.append(begin[0], notes[0])
+    keys = [begin[1], *notes[1]]
+    return Played(first, last, times, keys, np.append(begin[2], notes[2]), metrics)
+
+
+class Transition(NamedTuple):
+    reward: float
+    discount: float
+    clears: bool
+    observation: np.ndarray
+    again: np.ndarray | None  # the first observation of the next episode
+
+
+def transition(config: Any, seen: oracle.Seen, played: Played, i: int, bonus: float) -> Transition:
+    at, following = played.times[i] % LENGTH, OBSERVATIONS[(played.times[i] + 1) % LENGTH]
+    ended, cut = bool(ENDS[at]), bool(CUTS[at])
+    reward = seen.scale(float(REWARDS[at]) + bonus, ended, cut)
+    again = OBSERVATIONS[played.times[i + 1] % LENGTH] if ended or cut else None
+    return Transition(reward, *seen.ends(ended, cut), following, again)
+
+
+class Walk:
+    """The observations of a stream as they are seen, in turn."""
+
+    def __init__(self, config: Any, played: Played):
+        self.seen = oracle.Seen(config, SIZE, single(50.0))
+        self.config, self.played, self.steps, self.number = config, played, 0, 0
+        self.x = self.seen.observe(OBSERVATIONS[played.times[0] % LENGTH], 0)
+
+    def step(self, bonus: float) -> tuple[Transition, np.ndarray]:
+        """What happened, and the successor as it is seen; `x` is then the next observation."""
+        t = transition(self.config, self.seen, self.played, self.number, bonus)
+        self.number, self.steps = self.number + 1, self.steps + 1
+        after = self.x = self.seen.observe(t.observation, self.steps)
+        if t.again is not None:
+            self.steps, self.x = 0, self.seen.observe(t.again, 0)
+        return t, after
+
+
+def assert_close(name: str, mine: Any, theirs: Any) -> None:
+    theirs = np.asarray(theirs, np.float64)
+    scale = max(np.abs(theirs).max(), 1e-3)
+    np.testing.assert_allclose(
+        np.asarray(mine) / scale, theirs / scale, atol=TOLERANCE, err_msg=name
+    )
+
+
+def assert_same(walk: Walk, played: Played, networks: Any, optimizers: Any, deltas: Any) -> None:
+    """What fastrl ended with is what the oracle ended with."""
+    params, states = played.last.params, getattr(played.last, "optimizers", None)
+    pairs = (
+        [(params, played.last.optimizer)] if states is None else zip(params, states, strict=True)
+    )
+    for (mine, state), network, optimizer in zip(pairs, networks, optimizers, strict=True):
+        assert_close("parameters", flat(mine), network.flat())
+        assert_close("trace", flat(state.trace), optimizer.z)
+    seen = played.last.stream
+    assert int(seen.observations.count) == walk.seen.observations.n
+    assert_close("mean", seen.observations.mean, walk.seen.observations.mean)
+    variance = np.asarray(seen.observations.variance) * walk.seen.observations.n
+    assert_close("variance", variance, walk.seen.observations.p)
+    assert_close("discounted sum", seen.rewards.trace, walk.seen.u)
+    assert_close("errors", played.metrics["td_error"], np.abs(deltas))
+    assert ENDS[played.times % LENGTH].sum() > 3
+    assert CUTS[played.times % LENGTH].sum() > 3
+
+
+def flat(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def optimizer_of(config: Any, network: Any, **changes: Any) -> oracle.Optimizer:
+    return oracle.Optimizer(config.optimizer, network.flat().size, **(NUMBERS | changes))
+
+
+def fields(hparams: Any) -> Any:
+    """`hparams` with those of NUMBERS that it has, and a short time limit."""
+    mine = {k: v for k, v in (NUMBERS | {"time_limit": 50.0}).items() if k in hparams._fields}
+    return hparams._replace(**mine)
+
+
+def check_q(config: Any, steps: int) -> None:
+    hparams = fields(stream_q.HParams(epsilon=0.4, final_epsilon=0.4))
+    played = play(stream_q.make(Script(), config), hparams, steps)
+    walk, network = Walk(config, played), oracle.Network(played.first.params)
+    optimizer, deltas, explored = optimizer_of(config, network), [], 0
+    for i in range(steps):
+        action = int(played.metrics["action"][i])
+        (q,), saved = network.forward(walk.x)
+        gradient = network.backward(saved, [np.eye(3)[action]])
+        t, after = walk.step(np.sin(action))
+        delta = t.reward + t.discount * network.forward(after)[0][0].max() - q[action]
+        explores = action != q.argmax()
+        if explores and config.cut == "before":
+            optimizer.z = np.zeros_like(optimizer.z)
+        clears = t.clears or (explores and config.cut == "after")
+        network.add(optimizer.step(gradient, delta, clears))
+        deltas.append(delta)
+        explored += explores
+    assert 0.15 < explored / steps < 0.4  # 0.4 of them by chance, of which a third is greedy
+    assert_same(walk, played, [network], [optimizer], deltas)
+
+
+def check_sarsa(config: Any, steps: int) -> None:
+    hparams = fields(stream_sarsa.HParams(epsilon=0.4, final_epsilon=0.4))
+    played = play(stream_sarsa.make(Script(), config), hparams, steps)
+    walk, network = Walk(config, played), oracle.Network(played.first.params)
+    optimizer, deltas, stale = optimizer_of(config, network), [], 0
+    for i in range(steps):
+        action, following = int(played.metrics["action"][i]), int(played.actions[i + 1])
+        (q,), saved = network.forward(walk.x)
+        gradient = network.backward(saved, [np.eye(3)[action]])
+        t, after = walk.step(np.sin(action))
+        delta = t.reward + t.discount * network.forward(after)[0][0][following] - q[action]
+        network.add(optimizer.step(gradient, delta, t.clears))
+        deltas.append(delta)
+        stale += bool(i + 1 < steps and following != int(played.metrics["action"][i + 1]))
+    assert (stale > 0) == config.resample_on_reset
+    assert_same(walk, played, [network], [optimizer], deltas)
+
+
+def check_ac(config: Any, steps: int, continuous: bool) -> None:
+    hparams = fields(stream_ac.HParams(entropy_coefficient=0.1))
+    played = play(stream_ac.make(Script(continuous), config), hparams, steps)
+    walk, nets = Walk(config, played), [oracle.Network(p) for p in played.first.params]
+    policy, value = nets
+    optimizers = [
+        optimizer_of(config, policy, kappa=3.0, eta=single(0.05), step_size=single(1e-4)),
+        optimizer_of(config, value, kappa=2.0, eta=0.5, step_size=single(2e-4)),
+    ]
+    optimizers[0].policy, deltas = True, []
+    for i in range(steps):
+        outputs, saved = policy.forward(walk.x)
+        (v,), saved_value = value.forward(walk.x)
+        gradient_value = value.backward(saved_value, [np.ones(1)])
+        if continuous:
+            noise = jax.random.normal(jax.random.split(played.keys[i], 3)[1], (2,))
+            taken, log_prob, entropy = normal(outputs, np.asarray(noise, np.float64))
+            bonus = np.sin(np.clip(taken, -0.5, 0.5)).sum()
+        else:
+            action = int(played.metrics["action"][i])
+            log_prob, entropy = categorical(outputs[0], action)
+            bonus = np.sin(action)
+        t, after = walk.step(bonus)
+        delta = t.reward + t.discount * value.forward(after)[0][0][0] - v[0]
+        weight = single(0.1) * np.sign(delta)
+        cotangents = [a + weight * b for a, b in zip(log_prob, entropy, strict=True)]
+        policy.add(optimizers[0].step(policy.backward(saved, cotangents), delta, t.clears))
+        value.add(optimizers[1].step(gradient_value, delta, t.clears))
+        deltas.append(delta)
+    assert_same(walk, played, nets, optimizers, deltas)
+
+
+def categorical(logits: np.ndarray, action: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Gradients of log-probability and entropy in the logits."""
+    p = np.exp(logits - logits.max())
+    p /= p.sum()
+    entropy = -(p * np.log(p)).sum()
+    return [np.eye(len(p))[action] - p], [-p * (np.log(p) + entropy)]
+
+
+def normal(outputs: Any, noise: np.ndarray) -> tuple[Any, list[np.ndarray], list[np.ndarray]]:
+    """The action, and gradients of log-probability and entropy in means and raw deviations."""
+    mean, raw = outputs
+    std, slope = np.log1p(np.exp(raw)), 1 / (1 + np.exp(-raw))
+    action = mean + std * noise
+    return action, [noise / std, (noise**2 - 1) / std * slope], [np.zeros(2), slope / std]
+
+
+def check_td(config: Any, steps: int) -> None:
+    hparams = fields(stream_td.HParams())
+    played = play(stream_td.make(Script(), config), hparams, steps)
+    walk, network = Walk(config, played), oracle.Network(played.first.params)
+    optimizer, deltas = optimizer_of(config, network), []
+    for i in range(steps):
+        (v,), saved = network.forward(walk.x)
+        gradient = network.backward(saved, [np.ones(1)])
+        t, after = walk.step(np.sin(played.metrics["action"][i]))
+        delta = t.reward + t.discount * network.forward(after)[0][0][0] - v[0]
+        network.add(optimizer.step(gradient, delta, t.clears))
+        deltas.append(delta)
+    assert_same(walk, played, [network], [optimizer], deltas)
+
+
+def test_stream_q_is_the_oracle():
+    """The order of reward scale, normaliser, bootstrap, update and cut, or a gradient."""
+    check_q(stream_q.Config(**SMALL), 300)
+
+
+def test_stream_sarsa_is_the_oracle():
+    """The action of the bootstrap is not the one that is taken next."""
+    check_sarsa(stream_sarsa.Config(**SMALL), 300)
+
+
+def test_stream_ac_is_the_oracle():
+    """The entropy's sign in the trace, one delta for both networks, the unclipped action."""
+    check_ac(stream_ac.Config(**SMALL), 300, continuous=True)
+
+
+def test_stream_td_is_the_oracle():
+    """A plain stream: statistics, trace, bound."""
+    check_td(stream_td.Config(**SMALL), 300)
+
+
+@pytest.mark.slow
+def test_the_version_of_2026_is_the_oracle():
+    """A cut that does not bootstrap, or a discounted sum that leaks into the next episode."""
+    version = {**SMALL, "initializer": "erk"}
+    check_q(stream_q.Config.version("2026", **version), 2000)
+    check_ac(stream_ac.Config.version("2026", **version), 2000, continuous=False)
+
+
+@pytest.mark.slow
+def test_intentional_updates_are_the_oracle():
+    """A trace that is cleared at cuts, or a clipped error that is not the one it was."""
+    check_ac(stream_ac.Config.version("intentional", **SMALL), 2000, continuous=True)
+    check_td(stream_td.Config.version("intentional", **SMALL), 2000)
+
+
+@pytest.mark.slow
+def test_options_are_the_oracle():
+    """Second moments, Watkins's cut, actions that outlive their episodes."""
+    options = {**SMALL, "second_moment": True}
+    check_q(stream_q.Config(cut="before", optimizer="adaptive_obgd", **options), 2000)
+    check_sarsa(stream_sarsa.Config(resample_on_reset=False, **options), 2000)
