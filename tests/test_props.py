@@ -38,10 +38,12 @@ def parameters():
 
 
 @functools.partial(jax.jit, static_argnames=("epochs", "minibatches"))
+def _behave(target, data, hparams, epochs, minibatches):
+    return props_sampler.behaviour(NETWORK, target, data, prng.key(3), hparams, epochs, minibatches)
+
+
 def behave(data, hparams, epochs=1, minibatches=1):
-    return props_sampler.behaviour(
-        NETWORK, parameters(), data, prng.key(3), hparams, epochs, minibatches
-    )
+    return _behave(parameters(), data, hparams, epochs=epochs, minibatches=minibatches)
 
 
 def test_loss_and_gradient_by_hand():
