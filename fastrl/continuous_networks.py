@@ -78,7 +78,7 @@ class _Ensemble(nn.Module):
         """`[B, D] -> [E, B, K]`; with `train`, batches are normalised by their own statistics."""
         c = self.config
         activation = ACTIVATIONS[c.activation]
-        h = jnp.broadcast_to(x[None], (c.members, *x.shape)) if c.norm == "batch" else x
+        h = jnp.broadcast_to(x[None], (c.members, *x.shape))
         if c.norm == "batch":
             h = BatchRenorm()(h, train)
         for i, size in enumerate(c.hidden_sizes):
@@ -94,7 +94,7 @@ class _Ensemble(nn.Module):
 
 
 class _Dense(nn.Module):
-    """`[B, D] or [E, B, D] -> [E, B, K]`, a kernel for each member; LeCun's uniform weights."""
+    """`[E, B, D] -> [E, B, K]`, a kernel for each member; LeCun's uniform weights."""
 
     members: int
     size: int
@@ -103,8 +103,7 @@ class _Dense(nn.Module):
     def __call__(self, x: Array) -> Array:
         kernel = self.param("kernel", _uniform, (self.members, x.shape[-1], self.size))
         bias = self.param("bias", nn.initializers.zeros, (self.members, self.size))
-        axes = "bi,eio->ebo" if x.ndim == 2 else "ebi,eio->ebo"
-        out = jnp.einsum(axes, x, kernel)
+        out = jnp.einsum("ebi,eio->ebo", x, kernel)
         return out + jnp.broadcast_to(bias[:, None], out.shape)
 
 
