@@ -14,7 +14,9 @@ from fastrl.kernels import prng
 def test_it_is_the_convolution_of_flax(shape):
     """A transposed kernel, patches in another order, or other initial weights."""
     x = jax.random.normal(prng.key(0), shape)
-    ours, theirs = convolution.Conv(4), nn.Conv(4, (3, 3), padding="VALID")
+    init = nn.initializers.lecun_normal()
+    ours = convolution.Convolution(4, init)
+    theirs = nn.Conv(4, (3, 3), padding="VALID", kernel_init=init)
     params = ours.init(prng.key(1), x)
     jax.tree.map(np.testing.assert_array_equal, params, theirs.init(prng.key(1), x))
     params = jax.tree.map(lambda p: p + 0.1, params)
