@@ -1,5 +1,6 @@
 """Networks that give a value, or several numbers, for every discrete action."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from fastrl import spaces
-from fastrl.networks import NetworkConfig, Torso, encoder, split_views
+from fastrl.convolution import Convolution
+from fastrl.networks import ACTIVATIONS, NetworkConfig, Torso, encoder, split_views
 from fastrl.spaces import Discrete, Space
 from fastrl.types import Array, Key, Observation
 
@@ -48,7 +50,14 @@ class _Network(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = Torso(self.config, name="torso")(x)
+        config = self.config
+        if config.torso == "conv":
+            for i, features in enumerate(config.conv_features):
+                x = Convolution(features, name=f"conv_{i}")(x)
+                x = ACTIVATIONS[config.activation](nn.LayerNorm()(x) if config.layer_norm else x)
+            x = x.reshape(*x.shape[:-3], -1)
+            config = dataclasses.replace(config, torso="mlp")
+        x = Torso(config, name="torso")(x)
         return Head(self.num_actions, self.num_outputs, self.dueling, name="head")(x)
 
 
