@@ -242,6 +242,7 @@ def test_run_folder_holds_the_full_config(trained: Path) -> None:
     assert run.config == config.loads(TINY).config
 
 
+@pytest.mark.slow
 def test_devices_give_the_same_numbers(trained: Path, monkeypatch) -> None:
     """`--devices` changes how fast, not what."""
     monkeypatch.chdir(trained.parents[1])
@@ -329,6 +330,7 @@ def test_import(folder: Path, own_module: str, capsys) -> None:
     assert "A cart of mine." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_commands_to_go_on_with_name_the_import(folder: Path, own_module: str, capsys) -> None:
     """As they are printed they work: at the end of a run, and where a folder is taken."""
     argv = ["train", "tiny", "--env", "test-cli/Mine", "--import", own_module, "--name", "a run"]
@@ -344,6 +346,7 @@ def test_the_commands_to_go_on_with_name_the_import(folder: Path, own_module: st
     assert f"`fastrl resume 'runs/a run' --import {own_module}`" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_errors_in_the_users_environment(folder: Path, own_module: str, capsys) -> None:
     """A mistake in the user's code is explained with its line, and check-env is named."""
     argv = ["train", "tiny", "--env", "test-cli/Wrong", "--import", own_module]

@@ -46,7 +46,14 @@ TASKS = {
     classic.Pendulum(max_torque=3.0): {"max_steps": 7, "mass": 1.3},
     classic.Acrobot(): {"max_steps": 7, "goal_height": -1.92, "torque": 2.0},
 }
-ENVS = pytest.mark.parametrize("env", TASKS, ids=lambda env: type(env).__name__)
+ENVS = pytest.mark.parametrize(
+    "env",
+    [
+        env if isinstance(env, classic.CartPole) else pytest.param(env, marks=pytest.mark.slow)
+        for env in TASKS
+    ],
+    ids=lambda env: type(env).__name__,
+)
 
 
 class Case(NamedTuple):
@@ -145,6 +152,7 @@ def test_every_classic_environment_lowers_for_cuda(env):
     assert supports(env, NetworkConfig((64, 64))) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["motor/Cont-CC-PermExDc-v0", "quadrotor/HoverOneD-v0", "memory/TMaze-v0"]
 )
@@ -153,6 +161,7 @@ def test_other_families_lower_for_cuda(name):
     assert supports(fastrl.make(name), SMALL) is None
 
 
+@pytest.mark.slow
 def test_observations_may_hold_what_is_alike_for_all():
     """Fails if an entry that depends on the task alone is no vector over the block."""
     c = case(fastrl.make("motor/Cont-CC-PermExDc-v0"))
@@ -210,6 +219,7 @@ class Medley:
         return {"board": state.board, "pixels": pixels, "place": jnp.argmax(state.board)}
 
 
+@pytest.mark.slow
 def test_records_bytes_keys_indices_and_metrics():
     c = case(Medley(), NetworkConfig((16,), "relu"))
     got = fused(c)(c.params, prng.key(4), c.state, c.task)
@@ -220,6 +230,7 @@ def test_records_bytes_keys_indices_and_metrics():
     assert supports(c.env, c.network) is None
 
 
+@pytest.mark.slow
 def test_a_shared_torso_and_a_box_with_open_sides():
     c = case(toys.ReachPoint(), NetworkConfig((16, 16), "relu", shared_torso=True))
     assert_same(fused(c)(c.params, prng.key(4), c.state, c.task), oracle(c))
@@ -233,6 +244,7 @@ def cartpole():
     return c, oracle(c)
 
 
+@pytest.mark.slow
 def test_the_policy_sees_what_preprocessing_makes_of_observations():
     c = case(classic.Pendulum(), max_steps=7)
     statistics = normalize.init(c.env.observation_space(c.task))._replace(
@@ -263,6 +275,7 @@ def test_two_rollouts_in_a_row_and_members_under_vmap():
     assert_same(got, want)
 
 
+@pytest.mark.slow
 def test_what_is_not_kept_is_not_there_and_changes_nothing_else(cartpole):
     c, (state, samples, sums) = cartpole
     least = fused(c, Kept(value=False, final_value=False))

@@ -59,6 +59,7 @@ def trained() -> Any:
     return program(jax.random.key(3), HPARAMS, TASK)[0]
 
 
+@pytest.mark.slow
 def test_load_gives_what_was_trained(policy: Policy):
     """State, env, task and hparams, exactly, and the actions of the state that was trained."""
     expected = trained()

@@ -82,6 +82,7 @@ def flat_params(params):
     return {k: np.asarray(v, np.float64) for k, v in named.items()}
 
 
+@pytest.mark.slow
 def test_masked_actions_are_never_taken_and_the_rest_is_learned():
     """One forbidden action costs 100, so a leaking mask can't reach this return."""
     algorithm = ppo.make(toys.MaskedChoice(), SMALL)
@@ -91,12 +92,14 @@ def test_masked_actions_are_never_taken_and_the_rest_is_learned():
     assert mean_of_last(metrics, "episode_return") > 3.5  # of 4
 
 
+@pytest.mark.slow
 def test_multi_discrete_actions_pytree_observations_and_a_critic_of_its_own():
     algorithm = ppo.make(toys.Combination(), SMALL)
     _, metrics = learned(algorithm, ppo.HParams(learning_rate=1e-2, gamma=0.5), 20_000)
     assert mean_of_last(metrics, "episode_return") > 3.5  # of 4
 
 
+@pytest.mark.slow
 def test_continuous_actions_are_scaled_to_an_odd_box():
     """A policy that assumes [-1, 1] can't move 0.6 to one side and 0.2 to the other."""
     algorithm = ppo.make(toys.ReachPoint(), SMALL)
@@ -127,6 +130,7 @@ def test_the_same_arguments_give_the_same_algorithm():
     assert ppo.make(CartPole(), SMALL) is ppo.make(CartPole(), SMALL)
 
 
+@pytest.mark.slow
 def test_vmapped_seeds_and_hparams_equal_single_runs():
     algorithm = ppo.make(CartPole(), SMALL)
     one = fastrl.run(algorithm, 512)
