@@ -1,4 +1,4 @@
-"""Streaming learners written out in float64 NumPy: optimisers, network with its gradient, streams."""
+"""Streaming learners in float64 NumPy: optimisers, a network with its gradient, statistics."""
 
 import dataclasses
 from typing import Any

@@ -12,7 +12,7 @@ from streaming_script import CUTS, ENDS, LENGTH, OBSERVATIONS, REWARDS, SIZE, Sc
 from fastrl.streaming import stream_ac, stream_q, stream_sarsa, stream_td
 
 TOLERANCE = 2e-3  # of float32 after some hundred updates, relative to the largest weight
-SMALL = {"num_steps": 1, "hidden_sizes": (8, 6)}
+SMALL = {"num_steps": 1, "hidden_sizes": (16, 12)}  # of each unit one weight is left
 NUMBERS = {
     "learning_rate": 1.0, "eta": 0.25, "step_size": single(3e-4), "clip": 2.0,
     "second_decay": single(0.999), "peak_decay": single(0.99995), "clip_decay": single(0.998),
@@ -45,10 +45,11 @@ def play(algorithm: Any, hparams: Any, steps: int, seed: int = 3) -> Played:
         last, (notes, metrics) = jax.lax.scan(body, first, None, steps)
         return first, last, noted(first), notes, metrics
 
-    first, last, begin, notes, metrics = jax.device_get(jax.jit(program)(jax.random.key(seed)))
-    times = np.append(begin[0], notes[0])
+    first, last, begin, notes, metrics = jax.jit(program)(jax.random.key(seed))
+    times, actions = (np.append(begin[i], notes[i]) for i in (0, 2))
     keys = [begin[1], *notes[1]]
-    return Played(first, last, times, keys, np.append(begin[2], notes[2]), metrics)
+    metrics = {k: np.asarray(m, np.float64) for k, m in metrics.items()}
+    return Played(first, last, times, keys, actions, metrics)
 
 
 class Transition(NamedTuple):

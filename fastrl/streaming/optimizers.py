@@ -96,6 +96,8 @@ def adaptive_obgd(
     M = alpha kappa max(|delta|, 1) |D z|_1;   theta <- theta + alpha / max(M, 1) delta D z
     """
 
+    second_decay = _single(second_decay)
+
     def init(params: PyTree) -> AdaptiveTrace:
         return AdaptiveTrace(_zeros(params), _zeros(params), jnp.int32(0))
 
@@ -145,7 +147,8 @@ def intentional(
     """The step that changes the *output* by a wanted amount: a share `eta` of delta.
 
         n <- b n + (1 - b) g^2;   D = 1 / (sqrt(n / (1 - b^t)) + 1e-8)
-        s <- s + (1 - q) (sum g^2 D - s);   z <- q z + g;   step = eta / sqrt(s / (1 - q^t) sum z^2 D)
+        s <- s + (1 - q) (sum g^2 D - s);   z <- q z + g
+        step = eta / sqrt(s / (1 - q^t) sum z^2 D)
         c <- b' c + (1 - b') delta^2;   delta clipped to +- clip sqrt(c / (1 - b'^t))
         theta <- theta + step delta D z
 
@@ -153,6 +156,8 @@ def intentional(
     change of log pi is about `eta`.  As in the official code c starts at 1, not 0, which leaves
     errors unclipped at first.
     """
+
+    second_decay, clip_decay = _single(second_decay), _single(clip_decay)
 
     def init(params: PyTree) -> IntentionalTrace:
         nothing, one = jnp.float32(0.0), jnp.float32(1.0)
@@ -206,6 +211,11 @@ def _bounded(learning_rate: Scalar, kappa: Scalar, delta: Array, norm: Array) ->
     return learning_rate / jnp.maximum(bound, 1.0)
 
 
-def _seen(decay: Scalar, count: Array) -> Array:
-    """`1 - decay^count`, right for decays close to 1 in float32 too."""
-    return -jnp.expm1(count.astype(jnp.float32) * jnp.log(jnp.asarray(decay, jnp.float32)))
+def _single(decay: Scalar) -> Array:
+    """`decay` in float32: `1 - decay` must have its rounding too, wherever it is used."""
+    return jnp.asarray(decay, jnp.float32)
+
+
+def _seen(decay: Array, count: Array) -> Array:
+    """`1 - decay^count`, right for decays close to 1 too."""
+    return -jnp.expm1(count.astype(jnp.float32) * jnp.log(decay))

@@ -28,6 +28,8 @@ from fastrl.streaming.statistics import RewardScale, Statistics
 from fastrl.streaming.stream_td import RANGES, Config, HParams
 from fastrl.types import Algorithm, Array, Key, PyTree
 
+_DEFAULTS = Config(), HParams()
+
 
 class Series(NamedTuple):
     """Rows of a series, or one of them without the axis `[T]`; see `rows`."""
@@ -80,7 +82,7 @@ def rows(
 
 
 @functools.lru_cache(maxsize=64)
-def predictor(num_features: int, config: Config = Config()) -> Predictor:
+def predictor(num_features: int, config: Config = _DEFAULTS[0]) -> Predictor:
     """The predictor of series with `num_features` numbers in a row.
 
     `run` is compiled once for every length of series.  Raises ValueError for bad arguments.
@@ -113,7 +115,7 @@ def predictor(num_features: int, config: Config = Config()) -> Predictor:
 
 def follow(
     predictor: Predictor, state: State, stream: Iterable[tuple[Any, ...]],
-    hparams: HParams = HParams(), chunk: int = 256,
+    hparams: HParams = _DEFAULTS[1], chunk: int = 256,
 ) -> Iterator[tuple[State, np.ndarray]]:  # fmt: skip
     """Learns from an iterator of rows `(observation, cumulant[, terminated[, truncated]])`.
 
@@ -131,7 +133,7 @@ def follow(
         yield state, np.asarray(predictions)
 
 
-def make(num_features: int, config: Config = Config()) -> Algorithm[HParams, Any]:
+def make(num_features: int, config: Config = _DEFAULTS[0]) -> Algorithm[HParams, Any]:
     """The predictor as an Algorithm whose task is a `Series` of any length.
 
     An iteration takes `config.num_steps` rows; after the last row the series starts again.

@@ -8,8 +8,8 @@ and d = x - mean before x is counted,
 
 and the sample variance is `variance n / (n - 1)`.  A stream may run for more than 2^24 steps, where
 float32 loses such increments: the count is an integer and both sums carry what rounding took from
-them (compensated summation, Neumaier 1974).  Unlike `fastrl.normalize`, which is for batches, nothing
-is clipped.
+them (compensated summation, Neumaier 1974).  Unlike `fastrl.normalize`, which is for batches,
+nothing is clipped.
 """
 
 from typing import Literal, NamedTuple
