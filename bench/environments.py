@@ -37,6 +37,8 @@ _NAVIX = (*_SHARED, "KeyCorridorS3R3", "LavaGapS7", "SimpleCrossingS9N1", "Dynam
           "GoToDoor-5x5")  # fmt: skip
 NAVIX = tuple(f"MiniGrid-{n}-v0" for n in _NAVIX)
 XMINIGRID = tuple(f"MiniGrid-{n}-v0" for n in (*_SHARED, "Unlock", "UnlockPickup"))
+# What makes fastrl's environment that of gymnax's default.
+OPTIONS = {"bsuite/DeepSea-v0": {"size": 8}, "bsuite/UmbrellaChain-v0": {"distractors": 0}}
 SLOW = {"brax/": 2**14, "quadrotor/": 2**17, "motor/": 2**18}  # steps of one call of these
 
 
@@ -80,6 +82,7 @@ def compare(env: str, num_envs: int, store: bool, per_env: bool, chosen: Options
     settings = {
         "env": env, "num_envs": num_envs, "seconds": chosen.seconds, "seed": 0, "store": store,
         "steps": chosen.steps or max(1, rollout // num_envs), "per_env": per_env,
+        "options": OPTIONS.get(env, {}),
     }  # fmt: skip
     case = f"{env}, {num_envs} envs" + (", stored" if store else "")
     found = [arena.Rival("shared", PROGRAMS["shared"], extra={"per_env": False})]

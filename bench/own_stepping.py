@@ -27,7 +27,7 @@ def own_params(env: Any) -> fastrl.Reset:
 
 def main(settings: dict[str, Any]) -> None:
     """Serves rounds of `seconds`. With `per_env` every environment has params of its own."""
-    env, num_envs = fastrl.make(settings["env"]), settings["num_envs"]
+    env, num_envs = fastrl.make(settings["env"], **settings["options"]), settings["num_envs"]
     params = env.default_params()
     start = fastrl.reset.default(env)(env)
     vec_env = fastrl.VecEnv(env, num_envs, own_params(env) if settings.get("per_env") else start)

@@ -34,7 +34,8 @@ ELEMENTWISE = (
 
 _REDUCTIONS: dict[str, Callable[[Any, Any], Any]] = {
     "reduce_sum": jnp.add, "reduce_prod": jnp.multiply, "reduce_max": jnp.maximum,
-    "reduce_min": jnp.minimum, "reduce_or": jnp.logical_or, "reduce_and": jnp.logical_and,
+    "reduce_min": jnp.minimum, "reduce_or": jnp.bitwise_or, "reduce_and": jnp.bitwise_and,
+    "reduce_xor": jnp.bitwise_xor,
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastrl.registry
+from fastrl.envs import compiling
 from fastrl.envs.bsuite import (
     BernoulliBandit,
     Catch,
@@ -73,8 +74,8 @@ def test_words_make_fair_coins_uniform_and_normal_numbers() -> None:
 
 def test_once_and_put_change_no_number() -> None:
     """Fails if a place of an observation is off by a rounding."""
-    np.testing.assert_array_equal(_draws.once(jnp.arange(4096)), np.arange(4096))
-    assert _draws.put(jnp.zeros(3), jnp.float32(0.1), 1).tolist() == [0.0, np.float32(0.1), 0.0]
+    np.testing.assert_array_equal(compiling.once(jnp.arange(4096)), np.arange(4096))
+    assert compiling.put(jnp.zeros(3), jnp.float32(0.1), 1).tolist() == [0.0, np.float32(0.1), 0.0]
 
 
 def test_catch_drops_balls_in_every_column_alike() -> None:

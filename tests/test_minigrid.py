@@ -20,8 +20,10 @@ import pytest
 import fastrl.envs.minigrid
 import fastrl.registry
 from fastrl.envs.minigrid import lines
-from fastrl.envs.minigrid.task import advance
+from fastrl.envs.minigrid.task import View, advance
 from fastrl.envs.minigrid.world import State
+from fastrl.networks import encoder
+from fastrl.transforms import OneHotChannels
 
 GOLDEN = Path(__file__).with_name("golden")
 # Number of objects in our states, which the translation fills up.
@@ -126,6 +128,25 @@ def things(state: State) -> list[np.ndarray]:
 def test_steps_equal_those_recorded(name: str) -> None:
     """Fails if a rule, the view, what hides what, a reward or an end is not MiniGrid's."""
     assert_equal(name, golden(name))
+
+
+def test_codes_become_planes_for_networks() -> None:
+    """Fails if a code is in another plane than MiniGrid's wrapper puts it, or reaches a network
+    as a number."""
+    name = "MiniGrid-GoToDoor-5x5-v0"
+    env: Any = OneHotChannels(fastrl.registry.make(name), (11, 6, 3))
+    space = env.observation_space(env.default_params())
+    assert (space.image.shape, space.image.dtype) == ((7, 7, 20), bool)
+    codes = golden(name)["image"][:50]
+    inner = env.env.observation_space(env.default_params())
+    planes = np.asarray(env._leaf(inner.image, jnp.asarray(codes)))
+    expected = np.concatenate([np.eye(n, dtype=bool)[codes[..., c]] for c, n in
+                               enumerate((11, 6, 3))], -1)  # fmt: skip
+    np.testing.assert_array_equal(planes, expected)
+    shown = View(planes, np.zeros(50, np.int32))
+    assert encoder(View(space.image, space.direction))(shown).shape == (50, 49 * 20 + 4)
+    with pytest.raises(ValueError, match=r"OneHotChannels\(sizes=\(11, 6\)\) needs a Box"):
+        OneHotChannels(env.env, (11, 6))
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ from scipy import stats
 
 import fastrl
 import fastrl.registry
-from fastrl.envs import minigrid
-from fastrl.envs.minigrid import cells, compiling, lines, tiles
+from fastrl.envs import compiling, minigrid
+from fastrl.envs.minigrid import cells, lines, tiles
 from fastrl.kernels import prng
 
 GOLDEN = Path(__file__).with_name("golden") / "minigrid_levels.npz"

@@ -28,6 +28,12 @@ CASES = {
     "reductions": lambda x, i, k, b: (
         x.max(0), x.min(), x.sum((0, 1)), x.prod(1), (x > 0).any(), (x > -1).all(1),
     ),
+    "reductions of bits": lambda x, i, k, b: [
+        jax.lax.reduce(jax.random.bits(k, (4, 2)), np.uint32(start), combine, (1,))
+        for start, combine in (
+            (0, jax.lax.bitwise_xor), (0, jax.lax.bitwise_or), (2**32 - 1, jax.lax.bitwise_and),
+        )
+    ],
     "running": lambda x, i, k, b: (jnp.cumsum(x, 1), jax.lax.cummax(x, 1, reverse=True)),
     "extremes": lambda x, i, k, b: (jnp.argmax(x, 0), jnp.argmin(x[0]), jnp.argmax(x > 0, 1)),
     "products": lambda x, i, k, b: (

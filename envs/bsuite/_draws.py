@@ -1,12 +1,7 @@
-"""Random numbers from 32-bit words, and what keeps XLA from computing them again and again.
+"""Random numbers from 32-bit words.
 
 `words` draws all that a step needs in one call; the functions below make coins, small integers,
 uniform and normal numbers of them.
-
-XLA for CPU fuses cheap operations into the loop that reads them, and repeats them there for
-every element: a draw that an observation of 50 cells depends on is hashed 50 times.  What it
-takes for expensive, a reduction or a square root, it does not repeat; nor what is written into
-an array in place.  `words`, `once` and `put` are made of these.
 """
 
 import math
@@ -15,13 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fastrl.envs import compiling
 from fastrl.types import Array, Key
 
 
 def words(key: Key, n: int) -> Array:
-    """`n` random words, uint32 `[n]`. Consumes `key`."""
-    pairs = jax.random.bits(key, (n, 2))
-    return jax.lax.reduce(pairs, jnp.uint32(0), jax.lax.bitwise_xor, (1,))
+    """`n` random words, uint32 `[n]`, each computed once. Consumes `key`."""
+    return compiling.fold(jax.random.bits(key, (n, 2)))
 
 
 def num_words(num_bits: int) -> int:
@@ -52,16 +47,6 @@ def normal(word: Array) -> Array:
     # The 2**24 midpoints between -1 and 1, of which the outermost are the largest below 1.
     symmetric = ((word >> 8).astype(jnp.float32) - jnp.float32(2**23 - 0.5)) * jnp.float32(2**-23)
     return jnp.float32(math.sqrt(2)) * jax.lax.erf_inv(symmetric)
-
-
-def once(i: Array) -> Array:
-    """`i`, an integer of 0 .. 4095, as the same float32: exact, since its square is."""
-    return jnp.sqrt((i * i).astype(jnp.float32))
-
-
-def put(vector: Array, value: Array, at: int) -> Array:
-    """`vector` with the scalar `value` at the fixed place `at`."""
-    return jax.lax.dynamic_update_slice(vector, value.astype(vector.dtype)[None], (at,))
 
 
 def sized(name: str, array: Any, shape: tuple[int, ...]) -> Array:

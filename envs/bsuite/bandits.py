@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.door import integer
-from fastrl.envs import checks
+from fastrl.envs import checks, compiling
 from fastrl.envs.bsuite import _draws
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -243,7 +243,7 @@ def _context(words: Array) -> tuple[Array, ...]:
 def _with_context(context: tuple[Array, ...], observation: Array) -> Array:
     seen = jnp.pad(observation, (len(context), 0))
     for i, x in enumerate(context):
-        seen = _draws.put(seen, x, i)
+        seen = compiling.put(seen, x, i)
     return seen
 
 
@@ -265,9 +265,9 @@ def _pulled(
     """The step of a pull of the arm `action`, which pays `mean` on average."""
     arms, time, reward = len(state.means), state.time + 1, reward.astype(jnp.float32)
     places = jax.lax.iota(jnp.float32, arms + 2)
-    observation = (places == _draws.once(action + 1)).astype(jnp.float32)
+    observation = (places == compiling.once(action + 1)).astype(jnp.float32)
     share = time.astype(jnp.float32) / pulls
-    observation = _draws.put(_draws.put(observation, reward, 0), share, arms + 1)
+    observation = compiling.put(compiling.put(observation, reward, 0), share, arms + 1)
     over = time >= pulls
     regret = functools.reduce(jnp.maximum, state.means) - mean
     step = Step(observation, reward, over, jnp.zeros_like(over), {"regret": regret})

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.door import integer
-from fastrl.envs import checks
+from fastrl.envs import checks, compiling
 from fastrl.envs.bsuite import _draws
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -89,7 +89,7 @@ class Catch:
 
     def _observe(self, state: State) -> Array:
         cells = jax.lax.iota(jnp.float32, self.rows * self.columns)
-        paddle = _draws.once((self.rows - 1) * self.columns + state.paddle)
+        paddle = compiling.once((self.rows - 1) * self.columns + state.paddle)
         seen = (cells == paddle).astype(jnp.float32)
         ball = state.ball_row * self.columns + state.ball_column
         seen = jax.lax.dynamic_update_slice(seen, jnp.ones(1), (ball,))

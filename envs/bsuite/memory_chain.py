@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.door import integer
-from fastrl.envs import checks
+from fastrl.envs import checks, compiling
 from fastrl.envs.bsuite import _draws
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -96,4 +96,4 @@ class MemoryChain:
         query = jnp.where(last, state.query, 0).astype(jnp.float32)
         sign = jnp.where(state.context, jnp.float32(1.0), jnp.float32(-1.0))
         bits = jnp.where(first, sign, jnp.float32(0.0))
-        return _draws.put(_draws.put(jnp.pad(bits, (2, 0)), left, 0), query, 1)
+        return compiling.put(compiling.put(jnp.pad(bits, (2, 0)), left, 0), query, 1)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.door import integer
-from fastrl.envs import checks
+from fastrl.envs import checks, compiling
 from fastrl.envs.bsuite import _draws
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -102,5 +102,5 @@ def _observe(state: State, distractors: Array, params: Params) -> Array:
     left = (params.chain_length - state.time).astype(jnp.float32) / params.chain_length
     seen = jnp.pad(distractors.astype(jnp.float32), (3, 0))
     for i, x in enumerate((state.needed, state.carried, left)):
-        seen = _draws.put(seen, x, i)
+        seen = compiling.put(seen, x, i)
     return seen

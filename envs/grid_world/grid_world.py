@@ -16,10 +16,10 @@ import numpy as np
 
 from fastrl import door
 from fastrl.envs import bitset, checks
+from fastrl.envs.compiling import own_loop
 from fastrl.envs.grid_world import sampling
 from fastrl.envs.grid_world.level import Params, make_level
 from fastrl.envs.grid_world.modes import MODES, Mode
-from fastrl.envs.own_loop import own_loop
 from fastrl.registry import unknown
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step

@@ -15,11 +15,11 @@ import numpy as np
 
 from fastrl import door
 from fastrl.envs import bitset, checks
+from fastrl.envs.compiling import own_loop
 from fastrl.envs.maze import generate
 from fastrl.envs.maze.layouts import LAYOUTS
 from fastrl.envs.maze.level import MAX_SIZE, Level
 from fastrl.envs.maze.solve import is_solvable
-from fastrl.envs.own_loop import own_loop
 from fastrl.registry import unknown
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step

@@ -12,8 +12,8 @@ import numpy as np
 
 from fastrl import door
 from fastrl.envs import bitset
+from fastrl.envs.compiling import batch_last, branch
 from fastrl.envs.minigrid import cells, draws, lines, world
-from fastrl.envs.minigrid.compiling import batch_last, stage
 from fastrl.envs.minigrid.task import Task, Verdict
 from fastrl.envs.minigrid.world import Front, State
 from fastrl.types import Array, Key
@@ -81,7 +81,7 @@ class DynamicObstacles(Task):
         return Verdict(verdict.won & ~hits, hits)
 
     def _wander(self, *arguments: Array) -> Array:
-        return jnp.stack(stage(self._places, *arguments))
+        return jnp.stack(branch(self._places, *arguments))
 
     def _places(self, agent: Array, open: Array, cell: Array, words: Array) -> list[Array]:
         """Each ball goes to a free one of the eight cells around it, if there is one."""

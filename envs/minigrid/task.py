@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.envs import checks
+from fastrl.envs.compiling import batch_last
 from fastrl.envs.minigrid import cells, view, world
-from fastrl.envs.minigrid.compiling import batch_last
 from fastrl.envs.minigrid.lines import Shape
 from fastrl.envs.minigrid.world import Front, State
 from fastrl.spaces import Box, Discrete

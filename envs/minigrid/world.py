@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from fastrl.envs.compiling import branch
 from fastrl.envs.minigrid import cells, lines, view
-from fastrl.envs.minigrid.compiling import stage
 from fastrl.envs.minigrid.lines import Shape
 from fastrl.types import Array
 
@@ -154,7 +154,7 @@ def image(state: State, shape: Shape, see_through: bool, doors: bool) -> Array:
 
     sets = [state.open] if isinstance(state.lava, tuple) else [state.open, state.lava]
     cell, code = state.object_cell, state.object_code
-    index, rows, own = stage(as_rows, state.agent, state.direction, sets, cell, code)
-    shown = stage(as_cells, index, code, stage(as_words, index, rows, code), own)
+    index, rows, own = branch(as_rows, state.agent, state.direction, sets, cell, code)
+    shown = branch(as_cells, index, code, branch(as_words, index, rows, code), own)
     picture = jnp.stack(cells.channels(shown), 1)
     return picture.reshape(view.SIZE, view.SIZE, 3, *state.agent.shape)

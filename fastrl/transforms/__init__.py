@@ -11,7 +11,12 @@ from fastrl.transforms.base import Transform
 from fastrl.transforms.episode import ActionRepeat, TimeLimit
 from fastrl.transforms.frame_stack import FrameStack
 from fastrl.transforms.meta_episode import MetaEpisode
-from fastrl.transforms.observation import FlattenObservation, OneHotObservation, ScaleObservation
+from fastrl.transforms.observation import (
+    FlattenObservation,
+    OneHotChannels,
+    OneHotObservation,
+    ScaleObservation,
+)
 from fastrl.transforms.reward import ScaleReward
 
 # For the outer edge: configs name transforms by these.
@@ -21,6 +26,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "flatten_observation": FlattenObservation,
     "frame_stack": FrameStack,
     "meta_episode": MetaEpisode,
+    "one_hot_channels": OneHotChannels,
     "one_hot_observation": OneHotObservation,
     "rescale_action": RescaleAction,
     "scale_observation": ScaleObservation,
@@ -36,6 +42,7 @@ __all__ = [
     "FlattenObservation",
     "FrameStack",
     "MetaEpisode",
+    "OneHotChannels",
     "OneHotObservation",
     "RescaleAction",
     "ScaleObservation",

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastrl import spaces
+from fastrl import door, spaces
 from fastrl.spaces import Box, Discrete, MultiDiscrete, Space
 from fastrl.transforms.base import MASK, Transform, leaf_spaces, map_spaces
 from fastrl.types import Action, Array, Key, Observation, Step
@@ -97,6 +97,46 @@ class OneHotObservation(_PerLeaf):
 
     def _space(self, space: Any) -> Space:
         return Box(0.0, 1.0, (_width(space),)) if _is_discrete(space) else space
+
+
+@dataclasses.dataclass(frozen=True)
+class OneHotChannels(_PerLeaf):
+    """Images of codes, integers `[..., C]`, become one-hot planes, bool `[..., sum(sizes)]`.
+
+    Channel `c` holds codes of 0 to `sizes[c] - 1`; of a greater one no plane is set.  Everything
+    else is left as it is.  With `sizes=(11, 6, 3)` a MiniGrid image has a plane for every type,
+    colour and state, as MiniGrid's own `OneHotPartialObsWrapper` encodes it.
+    """
+
+    sizes: tuple[int, ...]
+
+    def _check(self) -> None:
+        sizes = tuple(door.integer("sizes", n, 1) for n in self.sizes)
+        object.__setattr__(self, "sizes", sizes)
+        space = self.env.observation_space(self.env.default_params())
+        if not any(map(self._holds_codes, leaf_spaces(space))):
+            raise ValueError(
+                f"OneHotChannels(sizes={sizes}) needs a Box of integers whose last axis has "
+                f"{len(sizes)} entries, not {space}"
+            )
+
+    def _holds_codes(self, space: Any) -> bool:
+        is_codes = _is_box(space) and np.issubdtype(space.dtype, np.integer)
+        return is_codes and space.shape[-1:] == (len(self.sizes),)
+
+    def _leaf(self, space: Any, x: Array) -> Array:
+        if not self._holds_codes(space):
+            return x
+        planes = [
+            x[..., c : c + 1] == np.arange(n, dtype=x.dtype).reshape((1,) * (x.ndim - 1) + (n,))
+            for c, n in enumerate(self.sizes)
+        ]
+        return jnp.concatenate(planes, axis=-1)
+
+    def _space(self, space: Any) -> Space:
+        if not self._holds_codes(space):
+            return space
+        return Box(False, True, (*space.shape[:-1], sum(self.sizes)), np.dtype(bool))
 
 
 @dataclasses.dataclass(frozen=True)
