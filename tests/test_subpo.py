@@ -174,3 +174,12 @@ def test_it_learns_a_walk_above_the_greedy_constant():
 def test_bad_values_are_named(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_weights_of_another_grid_and_moves_that_are_none_are_refused():
+    env, other = TASKS[0], Coverage(rows=2, columns=2)
+    with pytest.raises(ValueError, match=r"params\.weights has shape \(4,\)"):
+        env.reset(prng.key(0), other.default_params())
+    state, _ = env.reset(prng.key(0), env.default_params())
+    with pytest.raises(ValueError, match="action=5"):
+        env.step(prng.key(0), state, 5, env.default_params())

@@ -34,5 +34,4 @@ class Coverage(Walk):
 
     def add(self, memory: Array, cell: Array, params: Params) -> tuple[Array, Array]:
         seen = jnp.asarray(self.reach())[cell]
-        weights = jnp.asarray(params.weights, jnp.float32)
-        return jnp.where(seen & ~memory, weights, 0.0).sum(), memory | seen
+        return jnp.where(seen & ~memory, self.weights(params), 0.0).sum(), memory | seen

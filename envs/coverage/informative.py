@@ -35,7 +35,7 @@ class InformativePath(Walk):
     def empty(self, params: Params) -> Array:
         places = self.places().astype(np.float32)
         squares = ((places[:, None] - places[None]) ** 2).sum(-1)
-        weights = jnp.asarray(params.weights, jnp.float32)
+        weights = self.weights(params)
         alike = jnp.asarray(np.exp(-0.5 * squares / self.length_scale**2), jnp.float32)
         return weights[:, None] * weights[None, :] * alike
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.door import flag, integer
+from fastrl.envs import checks
 from fastrl.spaces import Box, Discrete, MultiDiscrete
 from fastrl.types import Array, Key, Step
 
@@ -88,6 +89,15 @@ class Walk:
         weights = np.sum([h * np.exp(-((at - c) ** 2).sum(1) / 0.08) for h, c in hills], axis=0)
         return Params((0.05 + weights).astype(np.float32))
 
+    def weights(self, params: Params) -> Array:
+        """The weights, float32 `[cells]`. Raises ValueError if there are more or fewer."""
+        if jnp.shape(params.weights) != (self.cells,):
+            raise ValueError(
+                f"params.weights has shape {jnp.shape(params.weights)}, but {self.rows} rows and "
+                f"{self.columns} columns need ({self.cells},)"
+            )
+        return jnp.asarray(params.weights, jnp.float32)
+
     def empty(self, params: Params) -> Any:
         raise NotImplementedError
 
@@ -103,6 +113,7 @@ class Walk:
         return state, self._observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
+        checks.step(self, action, params)
         cell = self.moved(key, state.cell, action, params)
         gain, memory = self.add(state.memory, cell, params)
         gain = jnp.where(state.visited[cell], 0.0, gain).astype(jnp.float32)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.door import integer
+from fastrl.envs import checks
 from fastrl.spaces import Discrete, MultiDiscrete
 from fastrl.types import Array, Key, Step
 
@@ -64,6 +65,7 @@ class Tabular:
         return state, self._observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
+        checks.step(self, action, params)
         shape = self.states, self.actions
         transitions = self._sized("transitions", params.transitions, (*shape, self.states))
         rewards = self._sized("rewards", params.rewards, shape)
