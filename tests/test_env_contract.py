@@ -95,6 +95,16 @@ def test_a_malformed_action_is_refused(name: str) -> None:
             env.step(key, state, action, params)
 
 
+def test_params_that_are_no_numbers_are_refused() -> None:
+    """Fails if outside of programs NaN or a limit of no steps is played, or not named."""
+    env, key = fastrl.registry.make("CartPole-v1"), prng.key(0)
+    params = env.default_params()
+    state, _ = jax.eval_shape(env.reset, key, params)
+    for wrong in ({"gravity": float("nan")}, {"max_steps": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            env.step(key, state, jnp.int32(0), params._replace(**wrong))
+
+
 def types(tree: Any) -> list[Any]:
     """Names, shapes and types of the leaves, also whether they are weakly typed."""
     return [

@@ -228,6 +228,13 @@ def test_many_levels_are_one_program() -> None:
     np.testing.assert_array_equal(views.image, [v.image for v in alone])
 
 
+def started(text: str) -> Any:
+    """A start in a level of another size than the task's."""
+    env = minigrid.Fixed(minigrid.DoorKey(size=5), ROOM)
+    params = env.default_params()._replace(start=minigrid.parse(text))
+    return env.reset(prng.key(0), params)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -241,6 +248,7 @@ def test_many_levels_are_one_program() -> None:
         (lambda: minigrid.Fixed(minigrid.DoorKey(size=6), ROOM), "6"),
         (lambda: minigrid.Fixed(minigrid.Empty(size=5), ROOM), "doors"),
         (lambda: minigrid.Fixed(minigrid.GoToDoor(), ROOM), "colour"),
+        (lambda: started(ROOM + "\nWGWGWGWGWG"), "height and width are 11 together"),
     ],
 )
 def test_what_is_malformed_is_named(make: Any, message: str) -> None:
