@@ -90,14 +90,21 @@ def line(seed, value, **changes):
     } | changes  # fmt: skip
 
 
+def nearest(algorithm: str, env: str, steps: int) -> anchors.Anchor:
+    """The anchor of a pair that has one."""
+    found = anchors.nearest(algorithm, env, steps)
+    assert found is not None
+    return found
+
+
 class TestAnchors:
     def test_what_is_compared_with(self):
         """Several seeds go before one agent, a budget that we had before one that we had not."""
-        assert anchors.nearest("ppo", "CartPole-v1", 500_000).value == 490.0
-        assert anchors.nearest("ppo", "CartPole-v1", 250_000).source == "SLM-Lab"
-        assert anchors.nearest("dqn", "CartPole-v1", 500_000).value == 498.4  # not torch's 488.7
-        assert anchors.nearest("td3", "Pendulum-v1", 20_000).value == -151.9
-        assert anchors.nearest("ppo", "MinAtar/Breakout-v0", 10**7).value == 22.9
+        assert nearest("ppo", "CartPole-v1", 500_000).value == 490.0
+        assert nearest("ppo", "CartPole-v1", 250_000).source == "SLM-Lab"
+        assert nearest("dqn", "CartPole-v1", 500_000).value == 498.4  # not torch's 488.7
+        assert nearest("td3", "Pendulum-v1", 20_000).value == -151.9
+        assert nearest("ppo", "MinAtar/Breakout-v0", 10**7).value == 22.9
         assert anchors.nearest("ppo", "CartPole-v7", 1) is None
         assert anchors.bound("a2c", "CartPole-v1") == 480.0
 
@@ -184,6 +191,7 @@ class TestCases:
     def case(self, *arguments):
         parsed = results.parser().parse_args([*arguments])
         (case,) = results.cases(parsed, results.options.options(parsed))
+        assert isinstance(case, results.Case)
         return case
 
     def test_the_command_repeats_the_row(self, tmp_path):
