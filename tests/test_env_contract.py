@@ -77,7 +77,7 @@ def test_shapes_and_types_are_those_of_the_spaces(name: str) -> None:
         assert (value.shape, value.dtype) == ((), dtype)
 
 
-REFUSING = [n for n in first_of_classes() if not n.startswith(("probe/", "tabular/", "coverage/"))]
+REFUSING = [n for n in first_of_classes() if not n.startswith("probe/")]
 
 
 @pytest.mark.parametrize("name", REFUSING)
