@@ -15,7 +15,9 @@ from fastrl import networks as networks  # noqa: E402
 from fastrl import normalize as normalize  # noqa: E402
 from fastrl import reset as reset  # noqa: E402
 from fastrl import returns as returns  # noqa: E402
+from fastrl import schedules as schedules  # noqa: E402
 from fastrl import spaces as spaces  # noqa: E402
+from fastrl import statistics as statistics  # noqa: E402
 from fastrl import transforms as transforms  # noqa: E402
 from fastrl.algorithms import a2c as a2c  # noqa: E402
 from fastrl.algorithms import crossq as crossq  # noqa: E402
