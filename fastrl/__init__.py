@@ -4,39 +4,25 @@ Every public name is listed here once; what is not here, or in the modules named
 private.  What is heavy and not always needed (brax, orbax, matplotlib) is imported on first use.
 """
 
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from fastrl import compilation as _compilation
 
 _compilation.fuse_several_outputs()
 _compilation.enable_cache()
 
+from fastrl import algorithms as _algorithms  # noqa: E402
 from fastrl import distributions as distributions  # noqa: E402
 from fastrl import metrics as metrics  # noqa: E402
 from fastrl import networks as networks  # noqa: E402
 from fastrl import normalize as normalize  # noqa: E402
 from fastrl import reset as reset  # noqa: E402
 from fastrl import returns as returns  # noqa: E402
-from fastrl import schedules as schedules  # noqa: E402
 from fastrl import spaces as spaces  # noqa: E402
-from fastrl import statistics as statistics  # noqa: E402
 from fastrl import transforms as transforms  # noqa: E402
-from fastrl.algorithms import a2c as a2c  # noqa: E402
-from fastrl.algorithms import crossq as crossq  # noqa: E402
-from fastrl.algorithms import ddpg as ddpg  # noqa: E402
-from fastrl.algorithms import dqn as dqn  # noqa: E402
-from fastrl.algorithms import impala as impala  # noqa: E402
-from fastrl.algorithms import policy_gradient as policy_gradient  # noqa: E402
 from fastrl.algorithms import ppo as ppo  # noqa: E402
-from fastrl.algorithms import ppo_memory as ppo_memory  # noqa: E402
-from fastrl.algorithms import pqn as pqn  # noqa: E402
-from fastrl.algorithms import props as props  # noqa: E402
-from fastrl.algorithms import r2d2 as r2d2  # noqa: E402
-from fastrl.algorithms import redq as redq  # noqa: E402
-from fastrl.algorithms import reinforce as reinforce  # noqa: E402
-from fastrl.algorithms import sac as sac  # noqa: E402
-from fastrl.algorithms import sac_discrete as sac_discrete  # noqa: E402
-from fastrl.algorithms import sqirl as sqirl  # noqa: E402
-from fastrl.algorithms import subpo as subpo  # noqa: E402
-from fastrl.algorithms import td3 as td3  # noqa: E402
 from fastrl.check_env import check_env as check_env  # noqa: E402
 from fastrl.checkpoint import CheckpointError as CheckpointError  # noqa: E402
 from fastrl.checkpoint import MismatchError as MismatchError  # noqa: E402
@@ -60,10 +46,6 @@ from fastrl.render import render as render  # noqa: E402
 from fastrl.run import axes as axes  # noqa: E402
 from fastrl.run import run as run  # noqa: E402
 from fastrl.sharding import use_cpu_devices as use_cpu_devices  # noqa: E402
-from fastrl.streaming import stream_ac as stream_ac  # noqa: E402
-from fastrl.streaming import stream_q as stream_q  # noqa: E402
-from fastrl.streaming import stream_sarsa as stream_sarsa  # noqa: E402
-from fastrl.streaming import stream_td as stream_td  # noqa: E402
 from fastrl.train import train as train  # noqa: E402
 from fastrl.types import Algorithm as Algorithm  # noqa: E402
 from fastrl.types import Env as Env  # noqa: E402
@@ -74,4 +56,41 @@ from fastrl.types import Transition as Transition  # noqa: E402
 from fastrl.vec import VecEnv as VecEnv  # noqa: E402
 from fastrl.vec import rollout as rollout  # noqa: E402
 
+if TYPE_CHECKING:  # imported on first use, by `__getattr__`
+    from fastrl import schedules as schedules
+    from fastrl import statistics as statistics
+    from fastrl.algorithms import a2c as a2c
+    from fastrl.algorithms import crossq as crossq
+    from fastrl.algorithms import ddpg as ddpg
+    from fastrl.algorithms import dqn as dqn
+    from fastrl.algorithms import impala as impala
+    from fastrl.algorithms import policy_gradient as policy_gradient
+    from fastrl.algorithms import ppo_memory as ppo_memory
+    from fastrl.algorithms import pqn as pqn
+    from fastrl.algorithms import props as props
+    from fastrl.algorithms import r2d2 as r2d2
+    from fastrl.algorithms import redq as redq
+    from fastrl.algorithms import reinforce as reinforce
+    from fastrl.algorithms import sac as sac
+    from fastrl.algorithms import sac_discrete as sac_discrete
+    from fastrl.algorithms import sqirl as sqirl
+    from fastrl.algorithms import subpo as subpo
+    from fastrl.algorithms import td3 as td3
+    from fastrl.streaming import stream_ac as stream_ac
+    from fastrl.streaming import stream_q as stream_q
+    from fastrl.streaming import stream_sarsa as stream_sarsa
+    from fastrl.streaming import stream_td as stream_td
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _algorithms.names():
+        return _algorithms.module(name)
+    if name in ("schedules", "statistics"):
+        return importlib.import_module(f"fastrl.{name}")
+    raise AttributeError(f"module 'fastrl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_algorithms.names(), "schedules", "statistics"})
