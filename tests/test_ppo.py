@@ -150,6 +150,7 @@ def test_vmapped_seeds_and_hparams_equal_single_runs():
                 np.testing.assert_allclose(got[i, j], want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "devices", "normalized"),
     [("CartPole-v1", 4, False), ("CartPole-v1", 2, True), ("Pendulum-v1", 4, True)],
@@ -177,6 +178,7 @@ def test_devices_give_the_numbers_of_one(name, devices, normalized):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_environments_that_do_not_divide_are_replicated_with_a_warning():
     """Without it a user pays for four devices and gets one; the numbers are right either way."""
     algorithm = ppo.make(CartPole(), SMALL)
@@ -210,6 +212,7 @@ def test_a_block_that_does_not_fit_is_refused():
         ppo.Config(num_envs=8, num_steps=6, num_minibatches=2, shuffle_block=3)
 
 
+@pytest.mark.slow
 def test_target_kl_stops_the_updates_of_an_iteration():
     """With a target of 0 only the first minibatch is learned from."""
     env, task = CartPole(), CartPole().default_params()
@@ -257,6 +260,7 @@ def test_a_conv_torso_needs_an_image():
         ppo.make(CartPole(), ppo.Config(torso="conv"))
 
 
+@pytest.mark.slow
 def test_annealing_reaches_the_final_rate():
     """At the end of the schedule a final rate of 0 must leave the parameters alone."""
     algorithm = ppo.make(CartPole(), SMALL)
