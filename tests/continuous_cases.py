@@ -81,7 +81,7 @@ def check_probes(algorithm: Any, hparams: Any, steps: int, tolerance: float = 0.
             for o, best in ((-1.0, -0.1), (1.0, 0.5)):
                 got.append((o, float(algorithm.act(state, (), jnp.array([o]), None)[0][0]), best))
         wrong += [(name, *g) for g in got if abs(g[1] - g[2]) > tolerance * max(1.0, abs(g[2]))]
-    assert not wrong
+    assert wrong == []
 
 
 OBSERVATIONS, ACTIONS = Box(-1.0, 1.0, (3,)), Box(LOW, HIGH, (2,))

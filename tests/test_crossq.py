@@ -133,9 +133,11 @@ def test_bad_configs_name_the_value(fields, words):
 def test_probes():
     """Values, discount, policy in an odd box, and a time limit that is no end."""
     config = crossq.Config(
-        num_envs=8, num_steps=2, num_updates=2, batch_size=64, buffer_size=4096,
+        num_envs=8, num_steps=2, num_updates=4, batch_size=64, buffer_size=4096,
         learning_starts=200, hidden_sizes=(32,), critic_hidden_sizes=(32,),
         learn_temperature=False,
     )  # fmt: skip
-    hparams = crossq.HParams(gamma=0.9, temperature=1e-3)
+    hparams = crossq.HParams(
+        learning_rate=3e-3, critic_learning_rate=3e-3, gamma=0.9, temperature=1e-3
+    )
     check_probes(crossq.make(Probes(), config), hparams, 16_000)
