@@ -124,16 +124,14 @@ def test_streams_share_nothing():
         task = ScriptParams(poison=jnp.array(poison))
         return training(keys[jnp.array(order)], stream_q.HParams(), task)[0]
 
-    # The second stream meets the NaN: its environment is at every time now and then.
-    clean, poisoned = trained([0, 1, 2], [-1, -1, -1]), trained([0, 1, 2], [-1, 40, -1])
-    turned = trained([2, 0, 1], [-1, -1, -1])
-    for a, b, c in zip(
-        *(jax.tree.leaves(s.params) for s in (clean, poisoned, turned)), strict=True
-    ):
+    clean, poisoned = trained([0, 1, 2], [0, 0, 0]), trained([0, 1, 2], [0, 1, 0])
+    turned = trained([2, 0, 1], [0, 0, 0])
+    leaves = [jax.tree.leaves(s.params) for s in (clean, poisoned, turned)]
+    for a, b, c in zip(*leaves, strict=True):
         np.testing.assert_array_equal(a[0], b[0])
         np.testing.assert_array_equal(a[2], b[2])
         np.testing.assert_array_equal(a, jnp.roll(c, -1, 0))
-        assert not np.isfinite(b[1]).all()
+        assert np.isnan(b[1]).any()
     assert np.isfinite(jax.tree.leaves(clean.params)[0]).all()
 
 
@@ -290,13 +288,13 @@ def test_truncations_bootstrap_where_the_version_says_so():
 
 @pytest.mark.slow
 def test_stream_q_learns_cartpole():
-    """Anything: five streams of 100,000 transitions; without learning a return is about 20."""
+    """Anything: five streams of 60,000 transitions; without learning a return is about 20."""
     env = fastrl.make("CartPole-v1")
     algorithm = stream_q.make(env, stream_q.Config(num_steps=10_000))
     hparams = stream_q.HParams(exploration_steps=10_000)
-    training = jax.jit(fastrl.members(algorithm, 100_000))
+    training = jax.jit(fastrl.members(algorithm, 60_000, "vmap"))
     keys = jax.random.split(jax.random.key(0), 5)
     _, metrics = training(keys, hparams, env.default_params())
     last = metrics["episode_return"]
     returns = np.asarray(last.total[:, -3:].sum(1) / last.weight[:, -3:].sum(1))
-    assert np.median(returns) > 150, returns
+    assert np.median(returns) > 200, returns

@@ -109,7 +109,7 @@ def test_bounds():
             np.testing.assert_allclose(more, update, rtol=1e-5)
         streaming = built("streaming", step_size=0.01)
         update, _ = streaming.update(g, streaming.init(g), delta)
-        assert float(jnp.abs(update).max()) <= 0.01
+        assert float(jnp.abs(update).max()) <= 0.01 * (1 + 1e-6)
     for name in ("obgd", "adaptive_obgd", "streaming", "intentional"):
         optimizer, nothing = built(name), jnp.zeros(3)
         update, _ = optimizer.update(nothing, optimizer.init(nothing), jnp.float32(2.0))

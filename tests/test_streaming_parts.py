@@ -50,11 +50,11 @@ def test_gradient_at_zero():
     """LeakyReLU with slope 1 at 0, as `jax.nn` has it, or a LayerNorm of another epsilon."""
     assert float(jax.grad(networks.leaky_relu)(0.0)) == np.float32(0.01)
     network = networks.networks([Shape((5,), (32, 32), (2,))])[0]
-    params = network.init(jax.random.key(0))
+    params = jax.jit(network.init)(jax.random.key(0))
     x = jnp.array([0.3, -1.0, 2.0, 0.0, -0.5])
     assert not params.hidden[0].kernel.any()  # 5 inputs: nothing is left of them
     np.testing.assert_array_equal(network.apply(params, x)[0], 0.0)
-    gradient = jax.grad(lambda p: network.apply(p, x)[0][1])(params)
+    gradient = jax.jit(jax.grad(lambda p: network.apply(p, x)[0][1]))(params)
     assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(gradient))
     assert gradient.hidden[0].kernel.any()
     y = np.linspace(-3.0, 40.0, 24).reshape(2, 3, 4)
@@ -65,7 +65,7 @@ def test_gradient_at_zero():
 def test_the_convolution_is_one():
     """Patches in another order than the kernel's, or a norm per position."""
     network = networks.networks([CONV], "dense")[0]
-    params = network.init(jax.random.key(1))
+    params = jax.jit(network.init)(jax.random.key(1))
     x = jax.random.normal(jax.random.key(2), CONV.input)
     kernel = params.hidden[0].kernel.reshape(3, 3, 4, 16)
     y = jax.lax.conv_general_dilated(
