@@ -74,7 +74,8 @@ def check(algorithm: Any, hparams: Any, steps: int, tolerance: float = 0.04) -> 
         )
         expected = {
             "Value": {0.0: 1.0}, "ValueFromObservation": {1.0: 1.0, -1.0: -1.0},
-            "Discount": {0.0: gamma} | ({} if memory else {1.0: 1.0}), "TimeLimit": {0.0: 1 / (1 - gamma)},
+            "Discount": {0.0: gamma} | ({} if memory else {1.0: 1.0}),
+            "TimeLimit": {0.0: 1 / (1 - gamma)},
         }.get(name, {})  # fmt: skip
         wrong += [
             (name, o, value(o), v)

@@ -1,5 +1,7 @@
 """The product over patches is the convolution of flax, with its parameters and gradient."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,9 @@ def test_it_is_the_convolution_of_flax(shape):
     def outcome(module):
         return jax.value_and_grad(lambda p, x: (module.apply(p, x) ** 2).sum(), (0, 1))(params, x)
 
-    np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), atol=1e-5)
+    got: Any = ours.apply(params, x)
+    want: Any = theirs.apply(params, x)
+    np.testing.assert_allclose(got, want, atol=1e-5)
     for a, b in zip(*map(jax.tree.leaves, (outcome(ours), outcome(theirs))), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 

@@ -92,7 +92,7 @@ def test_batch_renormalisation_corrects_towards_the_running_statistics():
     variables = module.init(fastrl.key(0), x, False)
 
     def out(x, batches, train=True):
-        given = variables["statistics"] | {"batches": jnp.int32(batches)}
+        given = {**variables["statistics"], "batches": jnp.int32(batches)}
         given = {"params": variables["params"], "statistics": given}
         return module.apply(given, x, train, mutable=["statistics"])[0]
 

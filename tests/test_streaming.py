@@ -182,6 +182,7 @@ def test_evaluation_sees_the_time():
     carry = algorithm.initial_carry((2,))
     _, carry = algorithm.act(state, carry, jnp.zeros((2, 1)), None)
     np.testing.assert_array_equal(carry, [1, 1])
+    assert algorithm.value is not None
     assert algorithm.value(state, jnp.zeros((2, 1))).shape == (2,)
 
 
@@ -280,6 +281,7 @@ def test_truncations_bootstrap_where_the_version_says_so():
         hparams = stream_td.HParams(gamma=0.9, learning_rate=0.05)
         program = jax.jit(fastrl.run(algorithm, 5000))
         state, _ = program(jax.random.key(0), hparams, probe.TimeLimitParams())
+        assert algorithm.value is not None
         values[truncation] = float(algorithm.value(state, jnp.zeros(1)))
     np.testing.assert_allclose(values["bootstraps"], 10.0, rtol=0.05)
     expected = np.mean([(1 - 0.9**k) / 0.1 for k in range(1, 11)])

@@ -119,7 +119,8 @@ def flat(tree: Any) -> np.ndarray:
 
 
 def optimizer_of(config: Any, network: Any, **changes: Any) -> oracle.Optimizer:
-    return oracle.Optimizer(config.optimizer, network.flat().size, **(NUMBERS | changes))
+    numbers: Any = NUMBERS | changes
+    return oracle.Optimizer(config.optimizer, network.flat().size, **numbers)
 
 
 def fields(hparams: Any) -> Any:

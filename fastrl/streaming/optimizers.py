@@ -38,7 +38,7 @@ class AdaptiveTrace(NamedTuple):
 
     trace: PyTree
     square: PyTree  # running mean of (delta z)^2
-    count: Array  # int32, updates
+    count: Array  # type: ignore[override]  # int32, updates
 
 
 class PeakTrace(NamedTuple):
@@ -56,7 +56,7 @@ class IntentionalTrace(NamedTuple):
     strength: Array  # running mean of the sum of g^2 D
     error: Array  # running mean of delta^2
     magnitude: Array  # running mean of |clipped delta|, of a policy
-    count: Array  # int32, updates
+    count: Array  # type: ignore[override]  # int32, updates
 
 
 def cleared(state: Any, where: Array) -> Any:

@@ -97,7 +97,7 @@ class _Learner(NamedTuple):
     policy: Network
     value: Network
 
-    def distribution(self, outputs: tuple[Array, ...], observation: Observation) -> Distribution:
+    def distribution(self, outputs: Any, observation: Observation) -> Distribution:
         """Over actions, from the policy's outputs for one observation."""
         mask = fastrl_networks.split_views(observation)[2]
         log_std = jnp.log(jax.nn.softplus(outputs[1])) if len(outputs) > 1 else None
