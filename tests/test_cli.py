@@ -19,6 +19,7 @@ from fastrl import config, registry
 from fastrl.cli import VERBS, main
 from fastrl.cli.flags import field_docs
 from fastrl.cli.request import read_request
+from fastrl.cli.sweep import read_settings
 
 TINY = """\
 # Tiny: for tests.
@@ -251,6 +252,14 @@ def test_devices_give_the_same_numbers(trained: Path, monkeypatch) -> None:
     assert main(["train", *wide, "--devices", "2", "--name", "on_two"]) == 0
     for a, b in zip(rows(Path("runs/on_one")), rows(Path("runs/on_two")), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+def test_flags_hold_for_every_setting_of_a_sweep() -> None:
+    """A flag of the first setting that is taken for the default of the second has no name there."""
+    argv = ["ppo_cartpole", "--quiet", "--seeds", "3", "--hparams.learning-rate", "1e-3,2e-3"]
+    settings, flags = read_settings(argv)
+    assert [s.run_config.hparams.learning_rate for s in settings] == [1e-3, 2e-3]
+    assert (flags.quiet, flags.seeds) == (True, 3)
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ def read_settings(argv: Sequence[str]) -> tuple[list[Setting], SweepFlags]:
     settings: list[Setting] = []
     flags = SweepFlags()
     for values, words in combinations(argv):
-        run_config, flags = read_request(words, "fastrl sweep", flags, ("hparams", "config"))
+        run_config, flags = read_request(words, "fastrl sweep", SweepFlags(), ("hparams", "config"))
         same = next((s for s in settings if s.run_config == run_config), None)
         if same is not None:
             raise UsageError(f"the setting {same.label!r} is there twice")
