@@ -152,6 +152,7 @@ def _integral(array: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = repr(value.item() if getattr(value, "shape", None) == () else value)
+    known = getattr(value, "shape", None) == () and not isinstance(value, Tracer)
+    text = repr(value.item() if known else value)
     text = " ".join(text.split())
     return text if len(text) <= 60 else text[:57] + "..."

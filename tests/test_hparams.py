@@ -36,6 +36,12 @@ def test_integral_floats_pass_for_integers():
     assert conform(HParams(count=200.0), HParams()).count == 200
 
 
+def test_a_traced_float_for_an_integer_is_named():
+    """An error about the error: a traced number has no value to print."""
+    with pytest.raises(TypeError, match="count"):
+        jax.jit(lambda count: conform(HParams(count=count), HParams()))(2.5)
+
+
 def test_small_types_keys_and_none_stay():
     """A data set of pictures must not grow fourfold."""
     task = Task(np.zeros((2, 2), np.uint8), jnp.ones(2, jnp.bfloat16))
