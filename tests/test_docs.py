@@ -7,12 +7,15 @@ shows something is marked `text` instead of `python`.
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
+# Learners whose pages stand for those of the others, which are alike, in all but full runs.
+LEARNERS = ("ppo", "ppo_memory", "dqn", "sac", "streaming")
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -22,8 +25,17 @@ def blocks(page: Path) -> list[str]:
     return ["\n" * text[: m.start(1)].count("\n") + m[1] for m in BLOCK.finditer(text)]
 
 
+def label(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def marked(page: Path) -> Any:
+    alike = page.parent.name == "algorithms" and page.stem not in LEARNERS
+    return pytest.param(page, marks=pytest.mark.full, id=label(page)) if alike else page
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [marked(p) for p in PAGES], ids=label)
 def test_the_code_on_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
@@ -42,7 +54,7 @@ def test_an_example_runs(example, tmp_path, monkeypatch):
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=label)
 def test_links_between_pages_lead_somewhere(page):
     """A file that was moved or a picture that was not committed leaves a dead link."""
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
