@@ -390,6 +390,7 @@ def test_ppo_learns_gymnasiums_cartpole() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_several_devices_give_the_same_numbers() -> None:
     """Fails if sharded environments deadlock, or step another simulator than their own."""
     algorithm = ppo.make(SHORT, dataclasses.replace(TINY, num_envs=16))

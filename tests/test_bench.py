@@ -379,6 +379,7 @@ class TestScripts:
         assert by_case["- rollout"]["fastrl"] > 0
         assert by_case["copy"]["ratio"] is None
 
+    @pytest.mark.full
     def test_compile(self, tmp_path):
         rows = run("compile", tmp_path, "--peers", "--rounds", "1")
         assert {"import", "trace", "lower", "compile", "first run"} <= set(rows[0]["phases"])

@@ -232,7 +232,7 @@ def test_steps_equal_brax(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", others_full(brax.NAMES, "inverted_pendulum", "reacher"))
+@pytest.mark.parametrize("name", others_full(brax.NAMES, "inverted_pendulum"))
 def test_every_task_runs(name: str) -> None:
     """Fails if a task cannot be stepped, or leaves its spaces."""
     env = Brax(name)
@@ -246,7 +246,7 @@ def test_every_task_runs(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", others_full(brax.BACKENDS, "generalized"))
+@pytest.mark.parametrize("backend", others_full(brax.BACKENDS))
 def test_every_backend_runs(backend: str) -> None:
     """Fails if a backend's state does not survive being packed, or friction breaks its contacts."""
     env = Brax("inverted_pendulum" if backend == "mjx" else "hopper", backend)
@@ -264,6 +264,7 @@ def test_checker_finds_no_fault() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_sharded_rollouts_are_the_same() -> None:
     """Fails if several devices change what happens, or a mesh in force spoils what is kept."""
     twin = Brax("inverted_pendulum", options={"n_frames": 4})  # equal physics, built in the mesh

@@ -14,8 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
-# Learners whose pages stand for those of the others, which are alike, in all but full runs.
-LEARNERS = ("ppo", "ppo_memory", "dqn", "sac", "streaming")
+# Pages of other learners are alike; these of concepts compile the most.
+LEARNERS = ("ppo", "dqn", "sac")
+DEAR = ("members", "devices", "programs", "schedules", "snapshots", "sweep")
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -30,12 +31,14 @@ def label(page: Path) -> str:
 
 
 def marked(page: Path) -> Any:
+    """`page`, if it is one of those, in full runs only."""
     alike = page.parent.name == "algorithms" and page.stem not in LEARNERS
-    return pytest.param(page, marks=pytest.mark.full, id=label(page)) if alike else page
+    marks = [pytest.mark.full] if alike or page.stem in DEAR else []
+    return pytest.param(page, marks=marks, id=label(page))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [marked(p) for p in PAGES], ids=label)
+@pytest.mark.parametrize("page", [marked(p) for p in PAGES])
 def test_the_code_on_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
@@ -44,7 +47,7 @@ def test_the_code_on_a_page_runs(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("example", [marked(p) for p in EXAMPLES])
 def test_an_example_runs(example, tmp_path, monkeypatch):
     """Run as a user would run it, in an empty folder."""
     monkeypatch.chdir(tmp_path)

@@ -29,12 +29,12 @@ QUICK = (
 )  # fmt: skip
 # Those that stand for others.
 SLOW = (
-    "Acrobot-v1", "MountainCarContinuous-v0", "MinAtar/Asterix-v1", "MinAtar/Seaquest-v1",
-    "MiniGrid-DoorKey-5x5-v0", "MiniGrid-Dynamic-Obstacles-6x6-v0", "bandit/LinearContextual-v0",
+    "Acrobot-v1", "MountainCarContinuous-v0", "MinAtar/Asterix-v1",
+    "MiniGrid-DoorKey-5x5-v0", "bandit/LinearContextual-v0",
     "bsuite/CartPoleSwingup-v0", "bsuite/DeepSeaStochastic-v0", "bsuite/UmbrellaChain-v0",
     "grid/Debug-v0", "grid/RandAll-v0", "maze/Labyrinth-v0", "memory/RepeatPrevious-v0",
     "motor/Finite-CC-PMSM-v0", "motor/Finite-TC-ExtExDc-v0", "probe/ContinuousPolicy",
-    "quadrotor/MultiHover-v0", "quadrotor/Trajectory-v0",
+    "quadrotor/MultiHover-v0",
 )  # fmt: skip
 
 

@@ -326,6 +326,7 @@ def test_names_cover_all_motors_actions_and_controls() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_ppo_beats_pi_from_the_committed_config() -> None:
     """Fails if the config no longer learns current control: three seeds."""
     run = config.load("ppo_motor_current")

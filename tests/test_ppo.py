@@ -153,7 +153,11 @@ def test_vmapped_seeds_and_hparams_equal_single_runs():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "devices", "normalized"),
-    [("CartPole-v1", 4, False), ("CartPole-v1", 2, True), ("Pendulum-v1", 4, True)],
+    [
+        pytest.param("CartPole-v1", 4, False, marks=pytest.mark.full),
+        pytest.param("CartPole-v1", 2, True, marks=pytest.mark.full),
+        ("Pendulum-v1", 4, True),
+    ],
 )
 def test_devices_give_the_numbers_of_one(name, devices, normalized):
     """Bit for bit, after 20 iterations of a learner with a high rate.
@@ -179,6 +183,7 @@ def test_devices_give_the_numbers_of_one(name, devices, normalized):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_environments_that_do_not_divide_are_replicated_with_a_warning():
     """Without it a user pays for four devices and gets one; the numbers are right either way."""
     algorithm = ppo.make(CartPole(), SMALL)

@@ -284,6 +284,7 @@ def test_pictures_show_where_the_drones_are() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_ppo_learns_to_hover_from_the_committed_config() -> None:
     """Fails if the config no longer learns: a third of its steps must nearly reach the PID."""
     from fastrl import config

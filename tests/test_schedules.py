@@ -319,6 +319,7 @@ def gaps():
 
 
 class TestWhatTheyGain:
+    @pytest.mark.slow
     def test_linear_decay_beats_a_constant_rate(self, gaps):
         """At the last iterate, each with its best rate: the paper's first claim."""
         assert gaps["steady"]["linear"] < 0.6 * gaps["steady"]["constant"]
