@@ -120,4 +120,4 @@ def test_probes():
     hparams = sac_discrete.HParams(
         learning_rate=3e-3, critic_learning_rate=3e-3, gamma=0.9, tau=0.05, temperature=1e-3
     )
-    all_probes.check(sac_discrete.make(all_probes.AllProbes(), config), hparams, 16_000)
+    all_probes.check(sac_discrete.make(all_probes.AllProbes(), config), hparams, 48_000)
