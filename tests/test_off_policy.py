@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastrl
+from fastrl import algorithms
 from fastrl.algorithms import dqn, off_policy
 from fastrl.buffers import Draw
 
@@ -20,6 +21,26 @@ def a_ring(rng, length, num_envs):
     return off_policy.Item(
         None, None, rng.normal(size=(length, num_envs)), end & ~cut, end & cut, None
     )  # fmt: skip
+
+
+OFF_POLICY = [
+    name for name in algorithms.names()
+    if issubclass(algorithms.module(name).Config, off_policy.Config)
+]  # fmt: skip
+
+
+def test_the_off_policy_learners_are_found():
+    """Else the test of all of them is one of none."""
+    assert {"dqn", "r2d2", "ddpg", "td3", "sac", "sac_discrete", "redq", "crossq"} <= {*OFF_POLICY}
+
+
+@pytest.mark.parametrize("name", OFF_POLICY)
+def test_a_batch_larger_than_the_buffer_is_refused(name):
+    """Else every update learns from copies, and nothing tells."""
+    config, small = algorithms.module(name).Config, {"num_envs": 1, "num_steps": 1}
+    config(buffer_size=64, batch_size=64, **small)
+    with pytest.raises(ValueError, match="batch_size=65 is more than buffer_size=64: .* larger"):
+        config(buffer_size=64, batch_size=65, **small)
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -97,7 +118,7 @@ def test_no_update_before_it_has_seen_enough():
 def test_observations_are_kept_small():
     """Flags eight to a byte, and back: what is learned from is what was seen."""
     env = fastrl.make("MinAtar/Breakout-v1")
-    config = dqn.Config(num_envs=2, num_steps=2, buffer_size=8, batch_size=64, hidden_sizes=(4,))
+    config = dqn.Config(num_envs=2, num_steps=2, buffer_size=8, batch_size=8, hidden_sizes=(4,))
     algorithm = dqn.make(env, config)
     parts: Any = algorithm.init.args[0]  # type: ignore[attr-defined]
     task = env.default_params()

@@ -50,11 +50,6 @@ class Config(off_policy.Config):
         super().__post_init__()
         network = NetworkConfig(self.hidden_sizes, self.activation)
         object.__setattr__(self, "hidden_sizes", network.hidden_sizes)
-        if self.batch_size > self.buffer_size:
-            raise ValueError(
-                f"batch_size={self.batch_size} is more than buffer_size={self.buffer_size}: "
-                "every sample would be drawn several times; take a larger buffer"
-            )
 
 
 POSITIVE = door.Range(0.0, open=True)

@@ -58,6 +58,11 @@ class Config:
             if isinstance(field.default, bool):
                 door.flag(field.name, getattr(self, field.name))
         rings.shape(self.buffer_size, self.num_envs, self.num_steps, self.n_step)
+        if self.batch_size > self.buffer_size:
+            raise ValueError(
+                f"batch_size={self.batch_size} is more than buffer_size={self.buffer_size}: "
+                "every sample would be drawn several times; take a larger buffer"
+            )
 
     @property
     def steps_per_round(self) -> int:
