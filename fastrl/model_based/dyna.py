@@ -1,0 +1,310 @@
+"""Dyna-Q: values of actions from what a model of the world imagines, learned as it happens.
+
+Sutton 1990, "Integrated architectures for learning, planning, and reacting", with a network of
+values.  After each step of the environment the model takes in what happened, as
+
+    (s, a) -> (s' - s, r, terminated)
+
+and then come `num_planning` updates of Q-learning, each on a batch of one real transition, the
+newest, and imagined ones, from states that were seen and actions by chance:
+
+    Q(s, a) -> r + gamma (1 - terminated) max_b Q_target(s', b)
+
+The model is Losse (`fastrl.model_based.losse`), or a network with or without replay.  Of the past
+only the model, the values, and some states to plan from are kept.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fastrl import buffers, door, networks, optim
+from fastrl import metrics as fm
+from fastrl import reset as resets
+from fastrl.buffers import Buffer
+from fastrl.buffers import ring as rings
+from fastrl.metrics import Metrics
+from fastrl.model_based import losse, mlp_model
+from fastrl.model_based import model as models
+from fastrl.model_based.model import Model
+from fastrl.networks import Activation, NetworkConfig
+from fastrl.q_network import QNetwork, discrete, epsilon_greedy, q_network
+from fastrl.spaces import Box
+from fastrl.types import (
+    Action,
+    Algorithm,
+    Array,
+    Env,
+    Key,
+    Observation,
+    PyTree,
+    Recipe,
+    Reset,
+    ResetFactory,
+    Scalar,
+)
+from fastrl.vec import VecEnv, VecState
+
+ModelName = Literal["losse", "mlp", "mlp_replay"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What shapes the program."""
+
+    num_steps: int = 500  # environment steps in one iteration
+    num_planning: int = 1  # updates of the values after each of them
+    batch_size: int = 32  # transitions of an update, all but one imagined
+    num_starts: int = 10_000  # states to plan from: the newest
+    learning_starts: int = 100  # environment steps before the first update
+    hidden_sizes: tuple[int, ...] = (64, 64)  # of the values
+    activation: Activation = "relu"
+    model: ModelName = "losse"
+    grids: int = 50  # Losse: G
+    bins: int = 5
+    dimensions: int = 2
+    model_hidden_sizes: tuple[int, ...] = (64, 64)  # of a network as the model
+    model_batch_size: int = 32  # mlp_replay: old pairs beside the newest
+    model_buffer_size: int = 10_000  # mlp_replay: pairs
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "num_planning", "num_starts", "model_batch_size"):
+            door.integer(name, getattr(self, name), 1)
+        door.integer("batch_size", self.batch_size, 2)
+        door.integer("learning_starts", self.learning_starts, 0)
+        door.choice("model", self.model, ("losse", "mlp", "mlp_replay"))
+        object.__setattr__(self, "hidden_sizes", self.network.hidden_sizes)
+        self.world(1, 1)
+
+    @property
+    def network(self) -> NetworkConfig:
+        """Of the values."""
+        return NetworkConfig(self.hidden_sizes, self.activation)
+
+    def world(self, num_inputs: int, num_outputs: int) -> Model:
+        """The model of the world."""
+        if self.model == "losse":
+            grids = losse.Grids(num_inputs, self.grids, self.bins, self.dimensions)
+            return losse.model(grids, num_outputs)
+        replayed = self.model_batch_size if self.model == "mlp_replay" else 0
+        shape = mlp_model.Shape(
+            num_inputs, num_outputs, tuple(self.model_hidden_sizes), replayed,
+            self.model_buffer_size,
+        )  # fmt: skip
+        return mlp_model.model(shape)
+
+
+class HParams(NamedTuple):
+    """Traced numbers: another value compiles nothing."""
+
+    learning_rate: Scalar = 1e-3  # of the values, by Adam
+    gamma: Scalar = 0.99
+    epsilon: Scalar = 1.0  # chance of a random action at the start
+    final_epsilon: Scalar = 0.05
+    exploration_steps: Scalar = 2000  # environment steps from the first epsilon to the last
+    tau: Scalar = 0.01  # share of the values that goes into their target at each update
+    max_grad_norm: Scalar = 10.0
+    ridge: Scalar = 1e-5  # see `model.ModelHParams`
+    gain: Scalar = 2.0
+    model_learning_rate: Scalar = 1e-3
+
+
+_SHARE, _POSITIVE = door.Range(0.0, 1.0), door.Range(0.0, open=True)
+RANGES = models.RANGES | {
+    "learning_rate": door.Range(0.0), "gamma": _SHARE, "epsilon": _SHARE, "final_epsilon": _SHARE,
+    "tau": _SHARE, "exploration_steps": _POSITIVE, "max_grad_norm": _POSITIVE,
+}  # fmt: skip
+
+
+class Values(NamedTuple):
+    """What is learned of the actions."""
+
+    params: PyTree
+    target: PyTree
+    optimizer: optax.OptState
+
+
+class State(NamedTuple):
+    """All there is to go on with."""
+
+    key: Key
+    values: Values
+    model: PyTree
+    starts: PyTree  # a ring of states as vectors [D]
+    env: VecState
+    steps: Array  # int32: environment steps so far
+
+
+class _Parts(NamedTuple):
+    """What is closed over."""
+
+    config: Config
+    vec_env: VecEnv
+    encode: Callable[[Observation], Array]  # observation [..., *] -> [..., D]
+    width: int  # D
+    network: QNetwork
+    world: Model
+    starts: Buffer
+
+    def q(self, params: PyTree, x: Array) -> Array:
+        """The values `[..., A]` of states as vectors `[..., D]`."""
+        return self.network.apply(params, x)[..., 0]
+
+    def pair(self, x: Array, action: Array) -> Array:
+        """What the model sees: `[..., D + A]`."""
+        one_hot = jax.nn.one_hot(action, self.network.num_actions)
+        return jnp.concatenate([x, one_hot], -1)
+
+
+def make(
+    env: Env, config: Config = Config(), *, reset: ResetFactory | None = None
+) -> Algorithm[HParams, State]:
+    """Dyna-Q on `env`. The same arguments give the same Algorithm.
+
+    Raises TypeError or ValueError for what does not fit, before anything is compiled.
+    """
+    door.environment(env)
+    door.record("config", config, Config)
+    reset = reset or resets.default(env)
+    door.function("reset", reset, "fastrl.reset.pool")
+    return _make(env, config, reset)
+
+
+@functools.lru_cache(maxsize=256)
+def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
+    parts = _parts(env, config, reset)
+
+    def values(state: State, observation: Observation) -> Array:
+        return parts.q(state.values.params, parts.encode(observation))
+
+    def act(
+        state: State, carry: Any, observation: Observation, key: Key | None
+    ) -> tuple[Action, Any]:
+        return jnp.argmax(values(state, observation), -1).astype(jnp.int32), carry
+
+    return Algorithm(
+        functools.partial(_init, parts), functools.partial(_iterate, parts), act,
+        config.num_steps, HParams(), env,
+        value=lambda state, observation: values(state, observation).max(-1),
+        parameters=lambda state: (state.values.params, state.model),
+        check=functools.partial(door.ranges, allowed=RANGES),
+        recipe=Recipe("dyna", env, config, reset),
+    )  # fmt: skip
+
+
+def _parts(env: Env, config: Config, reset: ResetFactory) -> _Parts:
+    task = env.default_params()
+    space, actions = env.observation_space(task), discrete(env.action_space(task))
+    view, critic, mask = networks.split_views(space)
+    if mask is not None or critic != view:
+        raise ValueError("Dyna imagines observations: they can't have an action_mask or a critic")
+    starts = reset(env)
+    door.record("what reset(env) returns", starts, Reset)
+    encode = networks.encoder(view)
+    seen = jax.eval_shape(env.reset, jax.random.key(0), task)[1]
+    encoded: Callable[[Observation], Array] = lambda o: encode(networks.split_views(o)[0])  # noqa: E731
+    (width,) = jax.eval_shape(encoded, seen).shape
+    network = q_network(Box(-jnp.inf, jnp.inf, (width,)), actions, config.network)
+    world = config.world(width + actions.n, width + 2)
+    ring = buffers.uniform(config.num_starts, 1)
+    return _Parts(config, VecEnv(env, 1, starts), encoded, width, network, world, ring)
+
+
+def _init(parts: _Parts, key: Key, hparams: HParams, task: Any) -> State:
+    key, q_key, model_key, env_key = jax.random.split(key, 4)
+    params = parts.network.init(q_key)
+    optimizer = optim.adam(hparams.learning_rate, hparams.max_grad_norm).init(params)
+    values = Values(params, jax.tree.map(jnp.copy, params), optimizer)
+    starts = parts.starts.init(jnp.zeros(parts.width))
+    model = parts.world.init(model_key, hparams)
+    return State(key, values, model, starts, parts.vec_env.init(env_key, task), jnp.int32(0))
+
+
+def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
+    body = lambda state, _: _one(parts, state, hparams, task)  # noqa: E731
+    state, metrics = jax.lax.scan(body, state, None, parts.config.num_steps)
+    return state, fm.summed(metrics)
+
+
+def _one(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
+    """One step of the environment, what the model learns of it, and the planning after it."""
+    key, action_key, env_key, model_key, plan_key = jax.random.split(state.key, 5)
+    x = parts.encode(state.env.observation)
+    q_t = parts.q(state.values.params, x)
+    progress = state.steps.astype(jnp.float32) / hparams.exploration_steps
+    epsilon = optim.linear(hparams.epsilon, hparams.final_epsilon, progress)
+    action = epsilon_greedy(action_key, q_t, epsilon, x)
+    env, seen, metrics = parts.vec_env.step(env_key, state.env, action, task)
+    after = parts.encode(seen.next_observation)
+    end = seen.terminated.astype(jnp.float32)
+    real = Imagined(x, action, after, seen.reward, end)
+    told = jnp.concatenate([after - x, seen.reward[:, None], end[:, None]], -1)
+    pair = parts.pair(x, action)
+    surprise = jnp.square(parts.world.predict(state.model, pair) - told).mean()
+    model = parts.world.update(model_key, state.model, pair[0], told[0], hparams)
+    starts = parts.starts.add(state.starts, x[None])
+    steps = state.steps + 1
+    values, loss = jax.lax.cond(
+        steps > parts.config.learning_starts,
+        lambda: _plan(parts, plan_key, state.values, model, starts, real, hparams),
+        lambda: (state.values, jnp.float32(0.0)),
+    )
+    metrics |= {
+        "loss": fm.each(loss, steps > parts.config.learning_starts),
+        "q_value": fm.each(q_t.max()), "model_error": fm.each(surprise),
+    }  # fmt: skip
+    return State(key, values, model, starts, env, steps), metrics
+
+
+class Imagined(NamedTuple):
+    """Transitions between states as vectors; leaves are `[B, ...]`."""
+
+    x: Array
+    action: Array
+    after: Array
+    reward: Array
+    end: Array  # how sure it is that it terminates, 0 to 1
+
+
+def imagine(parts: _Parts, key: Key, model: PyTree, starts: PyTree, size: int) -> Imagined:
+    """`size` transitions by the model, from states seen and actions by chance."""
+    start_key, action_key = jax.random.split(key)
+    draw = parts.starts.sample(starts, start_key, size)
+    x = rings.take(parts.starts.ring(starts).items, draw.row, draw.env)
+    action = jax.random.randint(action_key, (size,), 0, parts.network.num_actions)
+    told = parts.world.predict(model, parts.pair(x, action))
+    end = jnp.clip(told[:, -1], 0.0, 1.0)
+    return Imagined(x, action, x + told[:, : parts.width], told[:, -2], end)
+
+
+def _plan(
+    parts: _Parts, key: Key, values: Values, model: PyTree, starts: PyTree, real: Imagined,
+    hparams: HParams,
+) -> tuple[Values, Array]:  # fmt: skip
+    """`num_planning` updates of the values, and their mean loss."""
+
+    def update(values: Values, key: Key) -> tuple[Values, Array]:
+        imagined = imagine(parts, key, model, starts, parts.config.batch_size - 1)
+        batch = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), real, imagined)
+        best = parts.q(values.target, batch.after).max(-1)
+        wanted = batch.reward + hparams.gamma * (1.0 - batch.end) * best
+
+        def loss(params: PyTree) -> Array:
+            q = jnp.take_along_axis(parts.q(params, batch.x), batch.action[:, None], -1)[:, 0]
+            return jnp.square(q - wanted).mean()
+
+        value, grads = jax.value_and_grad(loss)(values.params)
+        adam = optim.adam(hparams.learning_rate, hparams.max_grad_norm)
+        step, optimizer = adam.update(grads, values.optimizer, values.params)
+        params = optax.apply_updates(values.params, step)
+        target = optax.incremental_update(params, values.target, hparams.tau)  # type: ignore[arg-type]
+        return Values(params, target, optimizer), value
+
+    keys = jax.random.split(key, parts.config.num_planning)
+    values, losses = jax.lax.scan(update, values, keys)
+    return values, losses.mean()
