@@ -76,6 +76,7 @@ if TYPE_CHECKING:  # imported on first use, by `__getattr__`
     from fastrl.algorithms import sqirl as sqirl
     from fastrl.algorithms import subpo as subpo
     from fastrl.algorithms import td3 as td3
+    from fastrl.streaming import avg as avg
     from fastrl.streaming import stream_ac as stream_ac
     from fastrl.streaming import stream_q as stream_q
     from fastrl.streaming import stream_sarsa as stream_sarsa

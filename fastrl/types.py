@@ -162,3 +162,4 @@ class Algorithm(NamedTuple, Generic[HParamsT, StateT]):
     check: Callable[[HParamsT], None] = _anything  # raises ValueError for hparams out of range
     initial_carry: Callable[[tuple[int, ...]], Any] = lambda batch_shape: ()
     recipe: Recipe | None = None
+    side_by_side: int = 1  # members that go best in one batch on a CPU: see `fastrl.members`

@@ -22,7 +22,7 @@ class Optimizer:
             "learning_rate": 1.0, "kappa": 2.0, "step_size": 3e-4, "eta": 0.25, "clip": 20.0,
             "second_decay": 0.999, "peak_decay": 0.99995, "clip_decay": 0.9998, "decay": DECAY,
         } | numbers  # fmt: skip
-        self.z, self.m = np.zeros(size), np.zeros(size)
+        self.z, self.m, self.mean = np.zeros(size), np.zeros(size), np.zeros(size)
         self.k, self.sigma, self.c, self.a = 0, 0.0, 1.0, 0.0
 
     def step(self, g: np.ndarray, delta: float, reset: bool) -> np.ndarray:
@@ -50,6 +50,15 @@ class Optimizer:
     def _streaming(self, g: np.ndarray, delta: float) -> np.ndarray:
         self.m = np.maximum(self.n["peak_decay"] * self.m, np.abs(delta * self.z))
         return self.n["step_size"] * delta * self.z / (self.m + 1e-8)
+
+    def _sgd(self, g: np.ndarray, delta: float) -> np.ndarray:
+        return self.n["learning_rate"] * delta * self.z
+
+    def _adam(self, g: np.ndarray, delta: float) -> np.ndarray:
+        beta, u = self.n["second_decay"], delta * self.z
+        self.mean, self.m = 0.9 * self.mean + 0.1 * u, beta * self.m + (1 - beta) * u**2
+        mean, root = self.mean / (1 - 0.9**self.k), np.sqrt(self.m / (1 - beta**self.k))
+        return self.n["learning_rate"] * mean / (root + 1e-8)
 
     def _intentional(self, g: np.ndarray, delta: float) -> np.ndarray:
         beta, q, slow = self.n["second_decay"], self.n["decay"], self.n["clip_decay"]

@@ -41,9 +41,14 @@ STREAM = {"num_steps": 32, "hidden_sizes": (8,), "initializer": "dense"}
 # Sorted by name; what the algorithm has of its own goes on top of ON_POLICY or REPLAY.
 CASES = {
     "a2c": Case("CartPole-v1", ON_POLICY),
+    "avg": Case("Pendulum-v1", {"num_steps": 32, "hidden_sizes": (8,)}),
     "crossq": Case("Pendulum-v1", REPLAY | {"critic_hidden_sizes": (8,)}),
     "ddpg": Case("Pendulum-v1", REPLAY),
     "dqn": Case("CartPole-v1", REPLAY | {"prioritised": True, "n_step": 3}, quick=True),
+    "dyna": Case(
+        "CartPole-v1",
+        {"num_steps": 32, "learning_starts": 8, "hidden_sizes": (8,), "batch_size": 8, "grids": 6},
+    ),
     "impala": Case("CartPole-v1", ON_POLICY | {"policy_lag": 3, "num_epochs": 2}),
     "policy_gradient": Case(
         "CartPole-v1", {"num_trajectories": 32, "horizon": 10, "hidden_sizes": (8,)}
@@ -60,8 +65,10 @@ CASES = {
     "sqirl": Case("CartPole-v1", SQIRL),
     "stream_ac": Case("Pendulum-v1", STREAM),
     "stream_q": Case("CartPole-v1", STREAM),
+    "stream_q_memory": Case("CartPole-v1", STREAM | {"memory_size": 4}),
     "stream_sarsa": Case("CartPole-v1", STREAM),
     "stream_td": Case("CartPole-v1", STREAM | {"optimizer": "intentional"}),
+    "stream_td_memory": Case("CartPole-v1", STREAM | {"cell": "gru", "memory_size": 4}),
     "subpo": Case("CartPole-v1", {"num_trajectories": 32, "horizon": 10, "hidden_sizes": (8,)}),
     "td3": Case("Pendulum-v1", REPLAY | {"optimism": True}),
 }

@@ -1,6 +1,7 @@
 """Stream learners as Algorithms: tables, isolation, evaluation, series, the door, learning."""
 
 import dataclasses
+import functools
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -11,9 +12,10 @@ from streaming_script import Params as ScriptParams
 from streaming_script import Script
 
 import fastrl
+from fastrl import population
 from fastrl.envs import probe
 from fastrl.spaces import Box, Discrete
-from fastrl.streaming import series, stream_ac, stream_q, stream_sarsa, stream_td
+from fastrl.streaming import networks, series, stream, stream_ac, stream_q, stream_sarsa, stream_td
 from fastrl.types import Array, Key, Step
 
 # Linear in one-hot observations, nothing normalised, the bound off: a table.
@@ -135,10 +137,37 @@ def test_streams_share_nothing():
     assert np.isfinite(jax.tree.leaves(clean.params)[0]).all()
 
 
+@functools.cache
+def scripted() -> tuple[Any, Any]:
+    """An algorithm, and the program of one stream of 100 transitions."""
+    algorithm = stream_q.make(Script(), stream_q.Config(num_steps=20, hidden_sizes=(6,)))
+    return algorithm, jax.jit(fastrl.run(algorithm, 100))
+
+
+def test_blocks_of_streams_are_the_streams():
+    """Blocks that mix up members, or that no stream asks for."""
+    algorithm, single = scripted()
+    keys, gammas = jax.random.split(jax.random.key(0), 4), jnp.linspace(0.5, 0.9, 4)
+    hparams = stream_q.HParams(gamma=gammas)
+    program = jax.jit(fastrl.members(algorithm, 100, "map", block=2))
+    params = program(keys, hparams, ScriptParams())[0].params
+    for i in range(4):
+        one, _ = single(keys[i], hparams._replace(gamma=gammas[i]), ScriptParams())
+        for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(one.params), strict=True):
+            np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-5)
+    assert [population.block_size(n, 64) for n in (1, 30, 64, 65, 100, 1024)] == [
+        1, 30, 64, 33, 50, 64,
+    ]  # fmt: skip
+    assert algorithm.side_by_side == 256
+    image = stream.side_by_side([networks.Shape((10, 10, 4), (128,), (3,), 16)])
+    assert image == 2  # 132,000 weights: few streams fill the cache
+    with pytest.raises(ValueError, match="block=0"):
+        fastrl.members(algorithm, 60, block=0)
+
+
 def test_every_observation_is_counted_once():
     """The true successor of an end, or the first observation of the next episode, is missing."""
-    algorithm = stream_q.make(Script(), stream_q.Config(num_steps=20, hidden_sizes=(6,)))
-    program = jax.jit(fastrl.run(algorithm, 100))
+    _, program = scripted()
     state, metrics = program(jax.random.key(0), stream_q.HParams(), ScriptParams())
     episodes = int(metrics["episode_return"].weight.sum())
     assert episodes > 3
@@ -246,7 +275,7 @@ def test_bad_arguments_say_the_way_out():
         for wrong, message in (
             ({"num_steps": 0}, "num_steps=0"), ({"hidden_sizes": (0,)}, "hidden_sizes=0"),
             ({"hidden_sizes": 3}, "hidden_sizes=3"), ({"sparsity": 1.5}, "sparsity=1.5"),
-            ({"optimizer": "adam"}, "optimizer"), ({"torso": "conv"}, "time_feature=false"),
+            ({"optimizer": "adan"}, "optimizer"), ({"torso": "conv"}, "time_feature=false"),
             ({"truncation": "end"}, "truncation"), ({"layer_norm": 1}, "layer_norm=1"),
         ):  # fmt: skip
             with pytest.raises(ValueError, match=message):

@@ -8,6 +8,7 @@ from oracle_streaming import Optimizer
 
 from fastrl.streaming import optimizers
 
+NAMES = "obgd", "adaptive_obgd", "streaming", "intentional", "adam", "sgd"
 DECAY = 0.99 * 0.8
 GRADIENTS = [(1.0, 0.0), (0.5, -1.0), (0.0, 2.0), (0.25, 0.25)]
 DELTAS = [0.3, -2.0, 1.5, 0.05]
@@ -46,6 +47,8 @@ def built(name, policy=False, **numbers):
             return getattr(optimizers, name)(n["learning_rate"], n["kappa"], decay)
         case "streaming":
             return optimizers.streaming(n["step_size"], decay)
+        case "adam" | "sgd":
+            return getattr(optimizers, name)(n["learning_rate"], decay)
     return optimizers.intentional(n["eta"], decay, policy=policy)
 
 
@@ -66,7 +69,7 @@ def test_golden_numbers(case):
     np.testing.assert_allclose(oracle.z, (0.25, 1.834), atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["obgd", "adaptive_obgd", "streaming", "intentional"])
+@pytest.mark.parametrize("name", NAMES)
 def test_many_random_steps_equal_float64(name):
     """An average or a bias correction that drifts, a bound over one leaf and not over all."""
     rng = np.random.default_rng(0)
@@ -110,7 +113,7 @@ def test_bounds():
         streaming = built("streaming", step_size=0.01)
         update, _ = streaming.update(g, streaming.init(g), delta)
         assert float(jnp.abs(update).max()) <= 0.01 * (1 + 1e-6)
-    for name in ("obgd", "adaptive_obgd", "streaming", "intentional"):
+    for name in NAMES:
         optimizer, nothing = built(name), jnp.zeros(3)
         update, _ = optimizer.update(nothing, optimizer.init(nothing), jnp.float32(2.0))
         np.testing.assert_array_equal(update, 0.0)

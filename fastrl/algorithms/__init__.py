@@ -12,9 +12,11 @@ from fastrl import registry
 
 _MODULES = {
     "a2c": "fastrl.algorithms.a2c",
+    "avg": "fastrl.streaming.avg",
     "crossq": "fastrl.algorithms.crossq",
     "ddpg": "fastrl.algorithms.ddpg",
     "dqn": "fastrl.algorithms.dqn",
+    "dyna": "fastrl.model_based.dyna",
     "impala": "fastrl.algorithms.impala",
     "policy_gradient": "fastrl.algorithms.policy_gradient",
     "ppo": "fastrl.algorithms.ppo",
@@ -29,8 +31,10 @@ _MODULES = {
     "sqirl": "fastrl.algorithms.sqirl",
     "stream_ac": "fastrl.streaming.stream_ac",
     "stream_q": "fastrl.streaming.stream_q",
+    "stream_q_memory": "fastrl.streaming.recurrent_q",
     "stream_sarsa": "fastrl.streaming.stream_sarsa",
     "stream_td": "fastrl.streaming.stream_td",
+    "stream_td_memory": "fastrl.streaming.recurrent_td",
     "subpo": "fastrl.algorithms.subpo",
     "td3": "fastrl.algorithms.td3",
 }

@@ -3,6 +3,9 @@
 A hidden layer is linear (or a 3x3 convolution), then `layer_norm`, then `leaky_relu`; outputs have
 neither (Elsayed, Vasan and Mahmood 2024, arXiv:2410.14606, section 3).  Parameters are plain
 tuples of `Layer`; a batch is a `jax.vmap`.
+
+With "orthogonal" weights and `unit_features` they are the networks of AVG (Vasan et al. 2024,
+arXiv:2411.15370): what the last hidden layer puts out is divided by its length.
 """
 
 import math
@@ -18,7 +21,7 @@ from fastrl.types import Array, Key
 EPSILON = 1e-5  # added to the variance of a layer
 SLOPE = 0.01  # of a unit below zero, and at zero
 
-Initializer = Literal["sparse", "erk", "dense"]
+Initializer = Literal["sparse", "erk", "dense", "orthogonal"]
 
 
 class Layer(NamedTuple):
@@ -69,10 +72,14 @@ def networks(
     initializer: Initializer = "sparse",
     sparsity: float = 0.9,
     layer_norm: bool = True,
+    unit_features: bool = False,
 ) -> list[Network]:
     """The networks of an agent, whose weights share one budget where `initializer` is "erk"."""
     zeros = iter(num_zeros([x for s in shapes for x in s.layers], initializer, sparsity))
-    return [_network(s, [next(zeros) for _ in s.layers], layer_norm) for s in shapes]
+    draws = [[_kernel(initializer, *layer, next(zeros)) for layer in s.layers] for s in shapes]
+    return [
+        _network(s, draw, layer_norm, unit_features) for s, draw in zip(shapes, draws, strict=True)
+    ]
 
 
 def num_zeros(
@@ -81,9 +88,9 @@ def num_zeros(
     """How many of the incoming weights of each unit start at zero, layer by layer.
 
     "sparse": `ceil(sparsity fan_in)` of all layers alike, which leaves nothing of up to 9 inputs
-    at 0.9.  "erk": see `erk_sparsities`; one weight of each unit stays.  "dense": none.
+    at 0.9.  "erk": see `erk_sparsities`; one weight of each unit stays.  Others: none.
     """
-    if initializer == "dense":
+    if initializer in ("dense", "orthogonal"):
         return [0] * len(layers)
     if initializer == "sparse":
         return [math.ceil(sparsity * fan_in) for fan_in, _ in layers]
@@ -130,6 +137,16 @@ def sparse_kernel(key: Key, fan_in: int, units: int, zeros: int) -> Array:
     return jnp.where(rank < zeros, 0.0, kernel)
 
 
+def _kernel(
+    initializer: Initializer, fan_in: int, units: int, zeros: int
+) -> Callable[[Key], Array]:
+    """How a kernel `[fan_in, units]` is drawn."""
+    if initializer == "orthogonal":
+        draw = jax.nn.initializers.orthogonal(1.0)
+        return lambda key: draw(key, (fan_in, units), jnp.float32)
+    return lambda key: sparse_kernel(key, fan_in, units, zeros)
+
+
 def layer_norm(x: Array) -> Array:
     """`x` less its mean over its deviation, both over *all* elements; nothing is learned."""
     centred = x - x.mean()
@@ -141,14 +158,23 @@ def leaky_relu(x: Array) -> Array:
     return jnp.where(x > 0, x, SLOPE * x)
 
 
-def _network(shape: Shape, zeros: list[int], normalized: bool) -> Network:
+def unit(x: Array) -> Array:
+    """`x` `[D]` over its length; zeros stay zeros, and pass no gradient on."""
+    square = jnp.square(x).sum()
+    some = square > 0
+    return jnp.where(some, x * jax.lax.rsqrt(jnp.where(some, square, 1.0)), 0.0)
+
+
+def _network(
+    shape: Shape, draws: Sequence[Callable[[Key], Array]], normalized: bool, unit_features: bool
+) -> Network:
     layers, heads = shape.layers, len(shape.heads)
 
     def init(key: Key) -> Params:
         keys = jax.random.split(key, len(layers))
         made = [
-            Layer(sparse_kernel(k, *layer, z), jnp.zeros(layer[1]))
-            for k, layer, z in zip(keys, layers, zeros, strict=True)
+            Layer(draw(k), jnp.zeros(units))
+            for k, draw, (_, units) in zip(keys, draws, layers, strict=True)
         ]
         return Params(tuple(made[:-heads]), tuple(made[-heads:]))
 
@@ -158,6 +184,8 @@ def _network(shape: Shape, zeros: list[int], normalized: bool) -> Network:
         for layer in params.hidden:
             x = _linear(layer, x)
             x = leaky_relu(layer_norm(x) if normalized else x).reshape(-1)
+        if unit_features:
+            x = unit(x)
         return tuple(_linear(head, x) for head in params.heads)
 
     return Network(init, apply)

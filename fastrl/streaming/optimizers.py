@@ -7,7 +7,8 @@ gamma lambda.  Norms run over all parameters of one network.
 
 `obgd`, `adaptive_obgd`: Elsayed, Vasan and Mahmood 2024 (arXiv:2410.14606), algorithm 3 and its
 variant with second moments.  `streaming`: the optimiser of that paper's revision of 2026, as public
-descriptions have it.  `intentional`: Sharifnassab et al. 2026 (arXiv:2604.19033).
+descriptions have it.  `intentional`: Sharifnassab et al. 2026 (arXiv:2604.19033).  `adam` and `sgd`
+bound nothing: they are what the others are compared with.
 """
 
 from collections.abc import Callable
@@ -46,6 +47,15 @@ class PeakTrace(NamedTuple):
 
     trace: PyTree
     peak: PyTree  # decayed maximum of |delta z|
+
+
+class AdamTrace(NamedTuple):
+    """The state of `adam`."""
+
+    trace: PyTree
+    mean: PyTree  # running mean of delta z
+    square: PyTree  # and of its square
+    count: Array  # type: ignore[override]  # int32, updates
 
 
 class IntentionalTrace(NamedTuple):
@@ -133,6 +143,35 @@ def streaming(step_size: Scalar, decay: Scalar, peak_decay: Scalar = 0.99995) ->
         return updates, PeakTrace(trace, peak)
 
     return Optimizer(lambda params: PeakTrace(_zeros(params), _zeros(params)), update)
+
+
+def sgd(learning_rate: Scalar, decay: Scalar) -> Optimizer:
+    """Plain semi-gradient steps, `theta <- theta + alpha delta z`: `obgd` without its bound."""
+    return obgd(learning_rate, 0.0, decay)
+
+
+def adam(learning_rate: Scalar, decay: Scalar, second_decay: Scalar = 0.999) -> Optimizer:
+    """Adam (Kingma and Ba 2015, arXiv:1412.6980) on `delta z`, with a first decay of 0.9."""
+    first_decay, second_decay = _single(0.9), _single(second_decay)
+
+    def init(params: PyTree) -> AdamTrace:
+        return AdamTrace(_zeros(params), _zeros(params), _zeros(params), jnp.int32(0))
+
+    def update(gradient: PyTree, state: AdamTrace, delta: Array) -> tuple[PyTree, AdamTrace]:
+        count = state.count + 1
+        trace = _decayed(decay, state.trace, gradient)
+        running = lambda b, old, x: b * old + (1 - b) * x  # noqa: E731
+        mean = jax.tree.map(lambda m, z: running(first_decay, m, delta * z), state.mean, trace)
+        square = jax.tree.map(
+            lambda v, z: running(second_decay, v, jnp.square(delta * z)), state.square, trace
+        )
+        step, seen = learning_rate / _seen(first_decay, count), _seen(second_decay, count)
+        updates = jax.tree.map(
+            lambda m, v: step * m / (jnp.sqrt(v / seen) + 1e-8), mean, square
+        )  # fmt: skip
+        return updates, AdamTrace(trace, mean, square, count)
+
+    return Optimizer(init, update)
 
 
 def intentional(

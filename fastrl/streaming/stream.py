@@ -7,7 +7,8 @@ happens.  The state of a learner belongs to one stream; many of them are `fastrl
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import jax
@@ -25,16 +26,18 @@ from fastrl.streaming.optimizers import Optimizer
 from fastrl.streaming.statistics import RewardScale, RewardTrace, Statistics
 from fastrl.types import Action, Array, Env, Key, Observation, PyTree, Reset, ResetFactory, Scalar
 
-OptimizerName = Literal["obgd", "adaptive_obgd", "streaming", "intentional"]
+OptimizerName = Literal["obgd", "adaptive_obgd", "streaming", "intentional", "adam", "sgd"]
 Truncation = Literal["ends", "bootstraps", "continues"]
 
 _CHOICES = {
     "torso": ("mlp", "conv"),
-    "optimizer": ("obgd", "adaptive_obgd", "streaming", "intentional"),
-    "initializer": ("sparse", "erk", "dense"),
+    "optimizer": ("obgd", "adaptive_obgd", "streaming", "intentional", "adam", "sgd"),
+    "initializer": ("sparse", "erk", "dense", "orthogonal"),
     "reward_trace": ("cut", "cut_terminated", "cleared"),
     "truncation": ("ends", "bootstraps", "continues"),
 }  # fmt: skip
+
+CACHED = 340_000  # parameters of all the streams in a batch
 
 # The published versions of these learners as fields of a config: see `Config.version`.
 VERSIONS: dict[str, dict[str, Any]] = {
@@ -46,6 +49,12 @@ VERSIONS: dict[str, dict[str, Any]] = {
     "intentional": {
         "optimizer": "intentional", "reward_trace": "cut_terminated",
         "truncation": "continues", "time_feature": False,
+    },
+    # The learners before these, with `trace_decay=0`: what streams were before they were stable.
+    "classic": {
+        "optimizer": "adam", "initializer": "dense", "layer_norm": False,
+        "normalize_observation": False, "scale_reward": False, "truncation": "bootstraps",
+        "time_feature": False,
     },
 }  # fmt: skip
 
@@ -95,7 +104,7 @@ class Config:
 
     @classmethod
     def version(cls, name: str, **changes: Any) -> Self:
-        """The config of a published version, "2024", "2026" or "intentional", with `changes`."""
+        """The config of a version, "2024", "2026", "intentional" or "classic", with `changes`."""
         door.choice("version", name, tuple(cls.versions))
         return cls(**(cls.versions[name] | changes))
 
@@ -129,6 +138,10 @@ def optimizer(config: Config, hparams: Any, numbers: Numbers, policy: bool = Fal
             )
         case "streaming":
             return optimizers.streaming(numbers.step_size, decay, hparams.peak_decay)
+        case "adam":
+            return optimizers.adam(numbers.learning_rate, decay, hparams.second_decay)
+        case "sgd":
+            return optimizers.sgd(numbers.learning_rate, decay)
     return optimizers.intentional(
         numbers.eta, decay, hparams.second_decay, hparams.clip, hparams.clip_decay, policy=policy
     )
@@ -157,6 +170,7 @@ class Outcome(NamedTuple):
     discount: Array  # gamma, or 0 where nothing follows
     clears: Array  # bool: traces are cleared after the update
     done: Array  # bool: the stream stands at the start of another episode
+    terminated: Array  # bool: and it was the task that ended
 
 
 class Parts(NamedTuple):
@@ -218,7 +232,9 @@ class Parts(NamedTuple):
         ends = done if self.config.truncation == "ends" else step.terminated
         clears = step.terminated if self.config.truncation == "continues" else done
         discount = jnp.where(ends, 0.0, hparams.gamma)
-        outcome = Outcome(reward, step.observation, going.x, discount, clears, done)
+        outcome = Outcome(
+            reward, step.observation, going.x, discount, clears, done, step.terminated
+        )
         metrics = {
             "episode_return": fm.each(total, done),
             "episode_length": fm.each(steps, done),
@@ -305,6 +321,15 @@ class Parts(NamedTuple):
         if jax.tree.leaves(going.memory):  # resets with memory count every step
             return select()
         return jax.lax.platform_dependent(cpu=branch, default=select)
+
+
+def side_by_side(shapes: Sequence[Shape]) -> int:
+    """How many streams with networks of these shapes go in one batch on a CPU core: a power of 2.
+
+    Many small ones hide what an operation costs by itself; large ones had better stay in the cache.
+    """
+    size = sum((fan_in + 1) * units for s in shapes for fan_in, units in s.layers)
+    return 2 ** min(max(int(math.log2(CACHED / size)), 0), 8)
 
 
 def parts(env: Env, config: Config, reset: ResetFactory) -> Parts:

@@ -70,6 +70,7 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
         parameters=lambda state: state.params,
         check=functools.partial(door.ranges, allowed=RANGES),
         initial_carry=parts.carry, recipe=Recipe("stream_sarsa", env, config, reset),
+        side_by_side=streams.side_by_side([shape]),
     )  # fmt: skip
 
 

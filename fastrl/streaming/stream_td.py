@@ -117,7 +117,8 @@ def make(
 @functools.lru_cache(maxsize=256)
 def _make(env: Env, config: Config, reset: ResetFactory, policy: Policy | None) -> Algorithm:
     parts = streams.parts(env, config, reset)
-    network = value_network(config, parts.shape((1,)))
+    shape = parts.shape((1,))
+    network = value_network(config, shape)
     chosen = policy or functools.partial(_by_chance, parts, env.action_space(env.default_params()))
     learner = _Learner(parts, network, chosen)
     return Algorithm(
@@ -126,6 +127,7 @@ def _make(env: Env, config: Config, reset: ResetFactory, policy: Policy | None) 
         parameters=lambda state: state.params,
         check=functools.partial(door.ranges, allowed=RANGES),
         recipe=None if policy else Recipe("stream_td", env, config, reset),
+        side_by_side=streams.side_by_side([shape]),
     )  # fmt: skip
 
 

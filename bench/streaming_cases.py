@@ -1,0 +1,109 @@
+"""What `streaming.py` trains: streams, batch-1 baselines, and streams without a stabiliser."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import fastrl
+from fastrl import algorithms, avg, dqn, sac, stream_ac, stream_q
+
+RATES = 1e-4, 1e-3, 1e-2  # each baseline has the best of these
+SIZES = {"hidden_sizes": (32, 32)}
+AVG_SIZES = {"hidden_sizes": (64, 64)}
+TIME_LIMITS = {"CartPole-v1": 500.0, "Acrobot-v1": 500.0, "Pendulum-v1": 200.0}
+# What a run that has diverged counts as: the least return of an episode there.
+LEAST = {"CartPole-v1": 0.0, "Acrobot-v1": -500.0, "Pendulum-v1": -3254.0}
+STEPS = {"CartPole-v1": 200_000, "Acrobot-v1": 200_000, "Pendulum-v1": 400_000}
+EXPLORATION = 0.05  # share of the steps until epsilon is at its end, as the authors have it
+BLOCK = 64  # members side by side, of learners that do not say
+POINTS = 40  # of a curve
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A learner on an environment; with `rates`, once for each, and the best one counts."""
+
+    part: str
+    env: str
+    label: str
+    module: str
+    config: Any
+    hparams: Any
+    steps: int
+    rates: tuple[float, ...] = ()
+    fields: tuple[str, ...] = ("learning_rate",)  # of hparams, that a rate is put into
+
+    def algorithm(self) -> Any:
+        return algorithms.module(self.module).make(fastrl.make(self.env), self.config)
+
+
+def barrier(env: str, steps: int | None) -> Iterator[Case]:
+    """Streams, and what has no trace, no replay and no stabiliser."""
+    steps = steps or STEPS[env]
+    yield from (_of_pendulum if env == "Pendulum-v1" else _of_values)(env, steps)
+
+
+def _of_values(env: str, steps: int) -> Iterator[Case]:
+    per = steps // POINTS
+    explores = {"exploration_steps": max(round(EXPLORATION * steps), 1)}
+    limit = {"time_limit": TIME_LIMITS[env]} | explores
+    for name in ("2024", "2026", "intentional"):
+        config = stream_q.Config.version(name, num_steps=per, **SIZES)
+        label = "Stream Q" if name == "2024" else f"Stream Q, {name}"
+        yield Case("barrier", env, label, "stream_q", config, stream_q.HParams(**limit), steps)
+    classic = stream_q.HParams(trace_decay=0.0, final_epsilon=0.01, **explores)
+    for optimizer in ("adam", "sgd"):
+        config = stream_q.Config.version("classic", optimizer=optimizer, num_steps=per, **SIZES)
+        label = f"one-step Q, {optimizer.upper() if optimizer == 'sgd' else 'Adam'}"
+        yield Case("barrier", env, label, "stream_q", config, classic, steps, RATES)
+    one = dqn.Config(
+        num_envs=1, num_steps=1, num_updates=1, num_rounds=per, batch_size=1, buffer_size=1,
+        learning_starts=0, **SIZES,
+    )  # fmt: skip
+    hparams = dqn.HParams(final_epsilon=0.01, **explores)
+    yield Case("barrier", env, "DQN, batch 1", "dqn", one, hparams, steps, RATES)
+
+
+def _of_pendulum(env: str, steps: int) -> Iterator[Case]:
+    per = steps // POINTS
+    limit = stream_ac.HParams(time_limit=TIME_LIMITS[env])
+    for name in ("2024", "2026", "intentional"):
+        config = stream_ac.Config.version(name, num_steps=per, **SIZES)
+        label = "Stream AC" if name == "2024" else f"Stream AC, {name}"
+        yield Case("barrier", env, label, "stream_ac", config, limit, steps)
+    config = avg.Config(num_steps=per, **AVG_SIZES)
+    numbers = avg.HParams()
+    both = "learning_rate", "critic_learning_rate"
+    yield Case("barrier", env, "AVG", "avg", config, numbers, steps, RATES, both)
+    classic = stream_ac.Config.version("classic", num_steps=per, **SIZES)
+    hparams = limit._replace(trace_decay=0.0)
+    yield Case("barrier", env, "one-step AC, Adam", "stream_ac", classic, hparams, steps, RATES)
+    one = sac.Config(
+        num_envs=1, num_steps=1, num_updates=1, num_rounds=per, batch_size=1, buffer_size=1,
+        learning_starts=0, **AVG_SIZES,
+    )  # fmt: skip
+    three = (*both, "temperature_learning_rate")
+    yield Case("barrier", env, "SAC, batch 1", "sac", one, sac.HParams(), steps, RATES, three)
+
+
+def ablations(env: str, steps: int | None) -> Iterator[Case]:
+    """Stream Q in full, and without one of its parts."""
+    steps = steps or STEPS[env]
+    full = stream_q.Config(num_steps=steps // POINTS, **SIZES)
+    explores = max(round(EXPLORATION * steps), 1)
+    hparams = stream_q.HParams(time_limit=TIME_LIMITS[env], exploration_steps=explores)
+
+    def case(label: str, rates: tuple[float, ...] = (), numbers: Any = hparams, **changes: Any):
+        config = dataclasses.replace(full, **changes)
+        return Case("ablations", env, label, "stream_q", config, numbers, steps, rates)
+
+    yield case("full")
+    yield case("no bound: SGD", RATES, optimizer="sgd")
+    yield case("no bound: Adam", RATES, optimizer="adam")
+    yield case("no LayerNorm", layer_norm=False)
+    yield case("dense weights", initializer="dense")
+    yield case("no normalisation", normalize_observation=False, scale_reward=False)
+    yield case("raw observations", normalize_observation=False)
+    yield case("raw rewards", scale_reward=False)
+    yield case("lambda = 0", numbers=hparams._replace(trace_decay=0.0))
+    yield case("sparse by size (ERK)", initializer="erk")

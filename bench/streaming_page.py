@@ -1,0 +1,120 @@
+"""What `streaming.py` makes of its lines: scores, tables with intervals, and the picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastrl import statistics
+
+Row = dict[str, Any]
+LAST = 0.25  # share of the training over which a score is the mean return
+
+
+def chosen(
+    curves: np.ndarray, diverged: np.ndarray, least: float, rates: Sequence[float]
+) -> dict[str, Any]:
+    """Of `[R, S, P]` the best rate's: scores, mean curve, and how many have diverged.
+
+    A point without an episode's end has the one before it; a run that diverged is at `least`.
+    """
+    curves = curves.copy()
+    for curve in curves.reshape(-1, curves.shape[-1]):
+        known = np.flatnonzero(np.isfinite(curve))
+        at = np.searchsorted(known, np.arange(len(curve)), "right") - 1
+        curve[:] = (
+            np.where(at < 0, np.nan, curve[known[np.maximum(at, 0)]]) if len(known) else least
+        )
+    curves[diverged] = np.where(np.isfinite(curves[diverged]), curves[diverged], least)
+    points = max(1, round(LAST * curves.shape[-1]))
+    scores = np.nan_to_num(curves[..., -points:].mean(-1), nan=least)
+    scores[diverged] = least
+    best = int(np.argmax(scores.mean(-1)))
+    return {
+        "rate": rates[best] if rates else None,
+        "scores": [float(f"{x:.6g}") for x in scores[best]],
+        "of_rates": [float(f"{x:.6g}") for x in scores.mean(-1)],
+        "diverged": int(diverged[best].sum()),
+        "curves": [[float(f"{x:.5g}") for x in c] for c in np.nan_to_num(curves[best], nan=least)],
+    }
+
+
+def interval(scores: Any) -> statistics.Interval:
+    """The mean over seeds, and its 95 % interval by the bootstrap."""
+    return statistics.bootstrap(statistics.mean, np.asarray(scores, np.float64)[:, None])
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """Markdown: the barrier, the ablations, the speed."""
+    parts = []
+    for part, title in (("barrier", "The stream barrier"), ("ablations", "Without one part")):
+        mine = [r for r in rows if r["part"] == part]
+        if mine:
+            parts.append(f"## {title}\n\n{_table(mine, part == 'ablations')}\n")
+    fast = [r for r in rows if r["part"] == "speed"]
+    if fast:
+        lines = ["| case | transitions/s | note |", "|---|---|---|"]
+        lines += [f"| {r['case']} | {r['rate']:,.0f} | {r['note']} |" for r in fast]
+        parts.append("## Speed\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _table(rows: Sequence[Row], against_full: bool) -> str:
+    head = ["environment", "learner", "rate", "return", "interquartile mean", "worst", "diverged"]
+    head += ["less than full"] if against_full else []
+    lines = [head, ["---"] * len(head)]
+    for r in rows:
+        scores = np.asarray(r["scores"])
+        middle = statistics.iqm(scores[:, None])
+        cells = [
+            r["env"], r["learner"], "" if r["rate"] is None else f"{r['rate']:g}",
+            _shown(interval(scores)), f"{middle:.4g}", f"{scores.min():.4g}",
+            f"{r['diverged']} of {len(scores)}",
+        ]  # fmt: skip
+        if against_full:
+            cells.append(_lost(r, rows))
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _lost(row: Row, rows: Sequence[Row]) -> str:
+    """By how much the full learner is better, over the same seeds."""
+    full = [r for r in rows if r["learner"] == "full" and r["env"] == row["env"]]
+    if not full or row["learner"] == "full" or len(full[-1]["scores"]) != len(row["scores"]):
+        return ""
+    return _shown(statistics.paired_difference(full[-1]["scores"], row["scores"]))
+
+
+def _shown(x: Any) -> str:
+    return f"{x.estimate:.4g} [{x.low:.4g}, {x.high:.4g}]"
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Mean returns against transitions with 95 % bands, a panel for each environment."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    mine = [r for r in rows if r["part"] == "barrier"]
+    envs = list(dict.fromkeys(r["env"] for r in mine))
+    figure, axes = pyplot.subplots(
+        1, len(envs), figsize=(4.6 * len(envs), 3.8), squeeze=False, layout="constrained"
+    )
+    for env, panel in zip(envs, axes[0], strict=True):
+        for r in (r for r in mine if r["env"] == env):
+            stream = r["learner"].startswith("Stream")
+            curves = np.asarray(r["curves"])
+            x = np.linspace(0, r["steps"], curves.shape[1] + 1)[1:]
+            bands = [statistics.t_interval(column) for column in curves.T]
+            mean, low, high = zip(*bands, strict=True)
+            (line,) = panel.plot(x, mean, "-" if stream else "--", label=r["learner"])
+            panel.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        panel.set_title(f"{env}, {mine[0]['seeds']} seeds")
+        panel.set_xlabel("transitions")
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=7)
+    axes[0][0].set_ylabel("return in training")
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)

@@ -1,0 +1,90 @@
+"""How fast streams go, one and 1,024 of them, and what memory a stream takes as steps go by."""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from options import Options
+
+import fastrl
+from fastrl import population, stream_ac, stream_q
+
+STREAMS = 1024
+MINATAR = {"torso": "conv", "hidden_sizes": (128,), "time_feature": False}
+
+
+def lines(chosen: Options, quick: bool) -> Iterator[dict[str, Any]]:
+    """A line for every case; with `quick` at sizes that tell nothing."""
+    many = 8 if quick else STREAMS
+    short, long = (20, 40) if quick else (2_000, 20_000)
+    cartpole, breakout = fastrl.make("CartPole-v1"), fastrl.make("MinAtar/Breakout-v1")
+    q = lambda n: stream_q.make(cartpole, stream_q.Config(num_steps=n))  # noqa: E731
+    conv = stream_q.make(breakout, stream_q.Config(num_steps=short // 2, **MINATAR))
+    ac = stream_ac.make(fastrl.make("Pendulum-v1"), stream_ac.Config(num_steps=long))
+    for name, algorithm, count in (
+        ("Stream Q, CartPole-v1", q(long), 1),
+        ("Stream Q, CartPole-v1", q(short), many),
+        ("Stream AC, Pendulum-v1", ac, 1),
+        ("Stream Q, MinAtar/Breakout-v1", conv, 1),
+    ):  # fmt: skip
+        yield rate(name, algorithm, count, chosen.rounds)
+    yield memory(q(long), (1, 2) if quick else (5, 50, 500))
+
+
+def rate(name: str, algorithm: Any, count: int, rounds: int) -> dict[str, Any]:
+    """Transitions per second of `count` streams: the median of so many iterations of them all."""
+    advance, state = program(algorithm, count)
+    begin = time.perf_counter()
+    state = jax.block_until_ready(advance(state))
+    first, rates = time.perf_counter() - begin, []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        state = jax.block_until_ready(advance(state))
+        rates.append(count * algorithm.steps_per_iteration / (time.perf_counter() - begin))
+    size = sum(x.nbytes for x in jax.tree.leaves(state)) / count
+    note = f"{min(rates):,.0f} to {max(rates):,.0f}; {size / 1024:.1f} KiB a stream"
+    line = _line(f"{name}, {count:,} {'stream' if count == 1 else 'streams'}", note)
+    print(f"{line['case']}: {statistics.median(rates):,.0f}/s ({note})", flush=True)
+    line |= {"rates": rates, "rate": statistics.median(rates), "first_seconds": first}
+    return line | {"bytes_per_stream": size, "devices": jax.device_count()}
+
+
+def program(algorithm: Any, count: int) -> tuple[Callable[[Any], Any], Any]:
+    """One iteration of `count` streams, as `fastrl.members` would batch them, and their start."""
+    hparams, task = algorithm.default_hparams, algorithm.env.default_params()
+    one = lambda state: algorithm.step(state, hparams, task)[0]  # noqa: E731
+    keys = jax.random.split(jax.random.key(0), count)
+    start = jax.jit(jax.vmap(lambda key: algorithm.init(key, hparams, task)))(keys)
+    over = population.batched(one, count, algorithm.side_by_side)
+    return jax.jit(over, donate_argnums=0), start
+
+
+def memory(algorithm: Any, marks: tuple[int, ...]) -> dict[str, Any]:
+    """The process's peak after so many iterations of one stream."""
+    advance, state = program(algorithm, 1)
+    peaks, done, begin = [], 0, time.perf_counter()
+    for mark in marks:
+        for _ in range(mark - done):
+            state = advance(state)
+        state, done = jax.block_until_ready(state), mark
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _UNITS)
+    each = algorithm.steps_per_iteration
+    note = ", ".join(
+        f"{p:.1f} MiB after {m * each:,}" for p, m in zip(peaks, marks, strict=True)
+    )  # fmt: skip
+    print(f"peak memory of the process: {note}", flush=True)
+    seconds = time.perf_counter() - begin
+    return _line("peak memory of the process, one stream", note) | {
+        "rate": marks[-1] * each / seconds, "peaks": peaks, "marks": [m * each for m in marks],
+    }  # fmt: skip
+
+
+_UNITS = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a MiB
+
+
+def _line(case: str, note: str) -> dict[str, Any]:
+    return {"bench": "streaming", "part": "speed", "case": case, "note": note, "ratio": None}
