@@ -16,6 +16,8 @@ VERBS = {
     "render": ("fastrl.cli.use:render", "write a GIF, MP4 or HTML page of a trained agent"),
     "plot": ("fastrl.cli.use:plot", "draw learning curves of one or several runs"),
     "sweep": ("fastrl.cli.sweep:sweep", "train many settings and seeds in one program"),
+    "meta-train": ("fastrl.cli.meta:meta_train", "learn an objective from many inner trainings"),
+    "meta-test": ("fastrl.cli.meta:meta_test", "train agents with a learned objective, compare"),
     "compile": ("fastrl.cli.program:compile_", "show what compiling a training program costs"),
     "export": ("fastrl.cli.program:export", "write a training program as StableHLO to a file"),
     "list": ("fastrl.cli.show:show", "show environments, algorithms, transforms and configs"),

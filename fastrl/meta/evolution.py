@@ -26,7 +26,6 @@ import optax
 
 from fastrl import door
 from fastrl import metrics as fm
-from fastrl.hparams import as_arrays
 from fastrl.meta import evolution_fitness, evolution_lives
 from fastrl.meta.evolution_config import RANGES, Config, HParams
 from fastrl.meta.evolution_config import log_uniform as log_uniform
@@ -77,12 +76,14 @@ def make(
         rule = lpo.LPO()
         inner = ppo.make(env, objective=rule)
         outer = evolution.make(inner, rule.init, evolution.Config(pairs=32, lifetimes=(30,)))
-        state = fastrl.train(outer, evolution.HParams(inner=ppo.HParams()), steps=1e8)
+        hparams, task = evolution.HParams(inner=ppo.HParams()), env.default_params()
+        state = fastrl.train(outer, hparams, task, steps=1e8)
         fastrl.meta.save("runs/lpo", rule, state.eta)
 
-    `sampler(key, task)` draws a task for every life; by default all have the outer task, which
-    is the inner environment's default one unless given to `train`.  Its steps are those of all
-    inner agents together.  Raises ValueError or TypeError for what does not fit.
+    `sampler(key, task)` draws a task for every life, by default with `env.sample_level(key)`
+    where there is one; else all have the outer task.  Steps are those of all inner agents.
+
+    Raises ValueError or TypeError for what does not fit, before anything is compiled.
     """
     door.algorithm(inner)
     config = Config() if config is None else config
@@ -102,13 +103,13 @@ def _make(
         config.windowed,
     )  # fmt: skip
     search = _search(config, optimizer, start)
-    parts = _Parts(config, inner, lives, search, sampler or (lambda key, task: task))
+    parts = _Parts(config, inner, lives, search, sampler or _sampler(inner))
 
     def init(key: Key, hparams: HParams, task: Any) -> State:
         key, start_key, search_key, live_key = jax.random.split(key, 4)
         memory = search.init(search_key, start(start_key), hparams)
-        running = _first(parts, live_key, memory, hparams, _own(inner, task))
-        return State(key, memory, running if config.windowed else ())
+        running = _first(parts, live_key, memory, hparams, task) if config.windowed else ()
+        return State(key, memory, running)
 
     def check(hparams: HParams) -> None:
         door.ranges(hparams, RANGES)
@@ -147,11 +148,10 @@ def _no_policy(name: str, *_: Any) -> Any:
     raise ValueError(f"{name} learns an objective and has no policy of its own to act with")
 
 
-def _own(inner: Algorithm, task: Any) -> Any:
-    """The outer task, or the inner environment's default one if there is none."""
-    if task is None and inner.env is not None:
-        return as_arrays(inner.env.default_params())
-    return task
+def _sampler(inner: Algorithm) -> Sampler:
+    """Levels where the environment can draw them, else the outer task."""
+    draw_level = getattr(inner.env, "sample_level", None)
+    return (lambda key, task: task) if draw_level is None else (lambda key, task: draw_level(key))
 
 
 def _generation(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
@@ -164,7 +164,7 @@ def _generation(parts: _Parts, state: State, hparams: HParams, task: Any) -> tup
     if config.estimator == "reuse":
         drawn = _pick(begins, drawn, running.path)
     etas = search.place(memory, drawn, hparams)
-    keys, tasks = _tasks(parts, life_key, _own(parts.inner, task))
+    keys, tasks = _tasks(parts, life_key, task)
     if config.windowed:
         tasks = _pick(begins, tasks, running.task)
     outcome = _live(parts, keys, etas, tasks, begins, running, hparams)
@@ -229,7 +229,7 @@ def _metrics(outcome: Outcome, ok: Array, eta: PyTree) -> Metrics:
         "fitness": fm.mean(outcome.fitness, counts),
         "fitness_gap": fm.mean(better, ok),
         "diverged": fm.mean(~outcome.ok),
-        "eta_norm": fm.mean(optax.global_norm(eta)),
+        "eta_norm": fm.mean(optax.tree.norm(eta)),
     }
 
 

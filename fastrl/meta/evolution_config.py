@@ -22,7 +22,7 @@ class Config:
     shaping: Literal["pairwise", "centred", "standard", "raw"] = "pairwise"
     strategy: Literal["openai", "snes", "xnes", "cma_es"] = "openai"  # the others need evosax
     shared: bool = False  # one task and start for all pairs, and not one for each
-    measured: int = 1  # inner iterations at the end whose metrics are kept; 0: all
+    measured: int = 0  # inner iterations at the end whose metrics count; 0: all
     chunk: int = 0  # members side by side; 0: one on a CPU, elsewhere all of a lifetime
     devices: int = 1  # over which chunks are spread
 

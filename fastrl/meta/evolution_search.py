@@ -74,7 +74,7 @@ def openai(pairs: int, shaping: Shaping, optimizer: Optimizer) -> Search:
         updates, state = optimizer(rate).update(descent, memory.optimizer, memory.eta)
         eta = optax.apply_updates(memory.eta, updates)
         metrics = {
-            "gradient_norm": fm.mean(optax.global_norm(ascent)),
+            "gradient_norm": fm.mean(optax.tree.norm(ascent)),
             "learning_rate": fm.mean(rate),
             "sigma": fm.mean(width),
         }
