@@ -3,12 +3,13 @@
 python bench/meta_lpg.py --keep activations
 
 The default task family of the published GROOVE code (random grid worlds, `all_shortlife`): 8
-agents, 64 workers, 20 steps, 5 updates of each agent and one more rollout per meta-update.  All of these
-environment steps count.  Memory is what XLA sets aside for one meta-update, arguments included,
-divided by the agents, and the growth of the process' peak while it runs.
+agents, 64 workers, 20 steps, 5 updates of each agent and one more rollout per meta-update.  All of
+these environment steps count.  Memory is what XLA sets aside for one meta-update, results
+included, divided by the agents, and the growth of the process' peak while it runs.
 """
 
 import argparse
+import os
 import resource
 import sys
 import time
@@ -28,17 +29,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--mode", default="all_shortlife", help="of the grid world (%(default)s)")
     parser.add_argument("--agents", type=int, default=8, help="%(default)s")
-    parser.add_argument("--chunk", type=int, help="agents side by side; all of them by default")
+    parser.add_argument("--chunk", type=int, default=0, help="agents side by side (automatic)")
+    parser.add_argument("--devices", type=int, default=0, help="as many as cores by default")
     parser.add_argument("--workers", type=int, default=64, help="%(default)s")
     parser.add_argument("--steps", type=int, default=20, help="of a rollout (%(default)s)")
     parser.add_argument("--window", type=int, default=5, help="updates (%(default)s)")
     parser.add_argument("--hidden-size", type=int, default=256, help="of the rule (%(default)s)")
-    parser.add_argument("--keep", default="rollouts", help="for the gradient (%(default)s)")
+    parser.add_argument("--keep", default="activations", help="for the gradient (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="%(default)s")
     chosen = parser.parse_args(arguments)
+    chosen.devices = chosen.devices or len(os.sched_getaffinity(0))
+    jax.config.update("jax_num_cpu_devices", chosen.devices)
     outer = build(chosen)
     program, state, hparams, task = compiled(outer)
-    size = memory(program) / chosen.agents / 1e6
+    size = memory(program) * chosen.devices / chosen.agents / 1e6
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for _ in range(chosen.rounds + 1):
@@ -49,9 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     rates = sorted(outer.steps_per_iteration / s for s in seconds[1:])
     print(
         f"{chosen.mode}, {chosen.agents} agents, {chosen.workers} workers, {chosen.steps} steps, "
-        f"window {chosen.window}, keep {chosen.keep}: {rates[len(rates) // 2]:,.0f} steps/s "
-        f"(median of {chosen.rounds}; best {rates[-1]:,.0f}), {size:.1f} MB an agent by XLA's "
-        f"account, {(after - before) / 1e3 / chosen.agents:.1f} MB by the process' peak"
+        f"window {chosen.window}, keep {chosen.keep}, {chosen.devices} devices: "
+        f"{rates[len(rates) // 2]:,.0f} steps/s (median of {chosen.rounds}; "
+        f"best {rates[-1]:,.0f}), "
+        f"{size:.1f} MB an agent by XLA's account, "
+        f"{(after - before) / 1e3 / chosen.agents:.1f} MB by the process' peak"
     )
     return 0
 
@@ -64,8 +70,8 @@ def build(chosen: Any) -> Algorithm:
         lpg_agent.Config(num_envs=chosen.workers, num_steps=chosen.steps), objective=rule,
     )  # fmt: skip
     config = meta_gradient.Config(
-        num_lives=chosen.agents, chunk=chosen.chunk or chosen.agents, window=chosen.window,
-        keep=chosen.keep,
+        num_lives=chosen.agents, chunk=chosen.chunk, window=chosen.window, keep=chosen.keep,
+        devices=chosen.devices,
     )  # fmt: skip
     return meta_gradient.make(inner, rule.init, config)
 

@@ -137,7 +137,7 @@ def packed(score: Score, chunk: int, key: Key, lives: Lives, ended: Array, hpara
         index = order[jnp.minimum(i * chunk + jnp.arange(chunk), num - 1)]
         some = jax.tree.map(lambda x: x[index], lives)
         new = jax.vmap(lambda k, life: score(k, life, hparams))(keys[index], some)
-        new = jnp.where(ended[index] & ~jnp.isnan(new), new, -jnp.inf)
+        new = jnp.where(ended[index] & jnp.isfinite(new), new, -jnp.inf)
         return i + 1, scores.at[index].set(new)
 
     start = jnp.int32(0), jnp.full(num, -jnp.inf, jnp.float32)
@@ -228,8 +228,11 @@ def algorithmic_regret(
 
         # Under vmap until the last is done, with those that are done before held where they are.
         _, trained = jax.lax.while_loop(lambda c: c[0] < ended.age, update, (jnp.int32(0), start))
-        rivals = rivals_value(rivals_key, trained, ended.task)
-        return rivals - value(own_key, ended.state, ended.task)
+        gap = rivals_value(rivals_key, trained, ended.task) - value(
+            own_key, ended.state, ended.task
+        )
+        whole = [jnp.isfinite(x).all() for x in jax.tree.leaves(inner.parameters(ended.state))]
+        return jnp.where(jnp.stack(whole).all(), gap, -jnp.inf)  # none of one that diverged
 
     return score
 

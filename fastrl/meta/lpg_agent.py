@@ -201,8 +201,8 @@ def _update(
 ) -> tuple[State, Regularisers, Metrics]:
     """One step on the rule's loss; differentiable in `hparams.objective` and the parameters."""
     rule, eta, t = parts.rule, hparams.objective, transitions
-    see = functools.partial(parts.network.apply, observation=t.observation)
-    outputs, pull_back = jax.vjp(lambda params: see(params), state.params)
+    see = lambda params: parts.network.apply(params, t.observation)  # noqa: E731
+    outputs, pull_back = jax.vjp(see, state.params)
     lifetime = hparams.anneal_steps / (parts.config.num_envs * parts.config.num_steps)
     inputs = Inputs(
         t.action, t.reward, t.terminated, t.truncated, outputs,

@@ -32,7 +32,7 @@ class Moments(NamedTuple):
 
     first: PyTree
     second: PyTree
-    count: Array  # float32
+    steps: Array  # float32
 
 
 def optimizer(name: Name) -> Optimizer:
@@ -59,17 +59,17 @@ def _moments(params: PyTree) -> Moments:
 
 def _adam(state: Moments, params: PyTree, gradient: PyTree, learning_rate: Scalar) -> Any:
     slow, slower = _DECAYS
-    count = state.count + 1
+    steps = state.steps + 1
     first = jax.tree.map(lambda m, g: slow * m + (1 - slow) * g, state.first, gradient)
     second = jax.tree.map(
         lambda v, g: slower * v + (1 - slower) * jax.lax.stop_gradient(g) ** 2,
         state.second, gradient,
     )  # fmt: skip
-    mean, spread = 1 / (1 - slow**count), 1 / (1 - slower**count)
+    mean, spread = 1 / (1 - slow**steps), 1 / (1 - slower**steps)
 
     def move(p: Array, m: Array, v: Array) -> Array:
         return p - learning_rate * mean * m / (
             jnp.sqrt(jax.lax.stop_gradient(v) * spread) + _EPSILON
         )
 
-    return Moments(first, second, count), jax.tree.map(move, params, first, second)
+    return Moments(first, second, steps), jax.tree.map(move, params, first, second)

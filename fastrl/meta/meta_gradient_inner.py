@@ -56,12 +56,8 @@ def of_rule(inner: Algorithm) -> View:
             f"inner is {_name(inner)}, not an agent of lpg_agent: pass "
             "view=meta_gradient_inner.of_actor_critic, or one of your own"
         )
-    agent = lpg_agent.agent(
-        recipe.env,
-        recipe.config,
-        objective=recipe.objective,
-        reset=recipe.reset,  # type: ignore
-    )
+    rule: Any = recipe.objective
+    agent = lpg_agent.agent(recipe.env, recipe.config, objective=rule, reset=recipe.reset)
 
     def advance(state: lpg_agent.State, hparams: Any, task: Any) -> Advanced:
         key, rollout_key = jax.random.split(state.key)
