@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastrl import distributions, door, spaces
+from fastrl import distributions, door, initializers, spaces
 from fastrl.distributions import Distribution
 from fastrl.spaces import Box, Discrete, MultiDiscrete, Space
 from fastrl.types import Array, Key, Observation
@@ -53,7 +53,7 @@ class Torso(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         activation = ACTIVATIONS[self.config.activation]
-        init = nn.initializers.orthogonal(np.sqrt(2))
+        init = initializers.orthogonal(np.sqrt(2))
         if self.config.torso == "conv":
             for features in self.config.conv_features:
                 x = nn.Conv(features, (3, 3), padding="VALID", kernel_init=init)(x)
@@ -76,8 +76,8 @@ class _Network(nn.Module):
         self.actor_torso = Torso(self.config)
         if not self.config.shared_torso:
             self.critic_torso = Torso(self.config)
-        self.actor_head = nn.Dense(self.num_outputs, kernel_init=nn.initializers.orthogonal(0.01))
-        self.critic_head = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0))
+        self.actor_head = nn.Dense(self.num_outputs, kernel_init=initializers.orthogonal(0.01))
+        self.critic_head = nn.Dense(1, kernel_init=initializers.orthogonal(1.0))
         if self.continuous:
             self.log_std = self.param("log_std", nn.initializers.zeros, (self.num_outputs,))
 

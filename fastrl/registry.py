@@ -51,7 +51,10 @@ def make(name: str, **options: Any) -> Any:
 
 def factory(name: str) -> Callable[..., Any]:
     """What was registered under `name`. Raises ValueError as `make` does."""
-    _load_own()
+    if isinstance(name, str) and name not in _factories:
+        _load_own(name)
+    if not isinstance(name, str) or name not in _factories:
+        _load_own()
     if not isinstance(name, str) or name not in _factories:
         raise ValueError(unknown("environment", name, _factories) + " (all: `fastrl list`)")
     return _factories[name]
@@ -139,5 +142,8 @@ def _target(build: Callable[..., Any]) -> Any:
     return build.func if isinstance(build, functools.partial) else build
 
 
-def _load_own() -> None:
-    import fastrl.envs  # noqa: F401 - registers what fastrl ships
+def _load_own(name: str | None = None) -> None:
+    """Registers what fastrl ships: all of it, or the family of environments like `name`."""
+    from fastrl import envs
+
+    envs.load_all() if name is None else envs.load_family(name)

@@ -20,6 +20,8 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from fastrl.kernels.prng import mix
 
@@ -51,11 +53,14 @@ def permutation(key: jax.Array, a: int, b: int) -> jax.Array:
 
 def _feistel(index: jax.Array, round_keys: jax.Array, a: int, b: int) -> jax.Array:
     """A bijection of 0 .. a b - 1 for every `round_keys` `[R, 2]`; uint32, elementwise."""
-    left, right = index // b, index % b
-    for key_left, key_right in round_keys:
-        left = (left + mix(right ^ key_left) % a) % a
-        right = (right + mix(left ^ key_right) % b) % b
-    return left * b + right
+    a, b = np.uint32(a), np.uint32(b)
+    left, right = lax.div(index, b), lax.rem(index, b)
+    keys = [lax.squeeze(k, (0,)) for k in lax.split(round_keys.reshape(-1), [1] * round_keys.size)]
+    for key_left, key_right in zip(keys[::2], keys[1::2], strict=True):
+        key_left, key_right = (lax.broadcast(k, index.shape) for k in (key_left, key_right))
+        left = lax.rem(lax.add(left, lax.rem(mix(lax.bitwise_xor(right, key_left)), a)), a)
+        right = lax.rem(lax.add(right, lax.rem(mix(lax.bitwise_xor(left, key_right)), b)), b)
+    return lax.add(lax.mul(left, b), right)
 
 
 def _walk(index: jax.Array, round_keys: jax.Array, n: int, a: int, b: int) -> jax.Array:
@@ -67,7 +72,7 @@ def _walk(index: jax.Array, round_keys: jax.Array, n: int, a: int, b: int) -> ja
     def step(_: int, x: jax.Array) -> jax.Array:
         return jnp.where(x >= n, _feistel(x, round_keys, a, b), x)
 
-    return jax.lax.fori_loop(0, len(index), step, index)
+    return lax.fori_loop(0, len(index), step, index)
 
 
 @functools.cache

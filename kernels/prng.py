@@ -26,6 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend import random as jex_random
 
 Key = jax.Array
@@ -35,20 +36,27 @@ _GOLDEN = np.uint32(0x9E3779B9)
 _DRAW, _SPLIT, _FOLD = np.uint32(0), np.uint32(0x85EBCA6B), np.uint32(0x27D4EB2F)
 
 
-def mix(x: jax.Array) -> jax.Array:
-    """A bijection of uint32 in which every input bit flips every output bit half the time."""
-    x = x ^ (x >> 16)
-    x = x * np.uint32(0x7FEB352D)
-    x = x ^ (x >> 15)
-    x = x * np.uint32(0x846CA68B)
-    return x ^ (x >> 16)
+def mix(x: Any) -> Any:
+    """A bijection of uint32 in which every input bit flips every output bit half the time.
+
+    Written in `jax.lax`, which traces in half the time of operators: programs hold many of them.
+    """
+    x = lax.bitwise_xor(x, lax.shift_right_logical(x, np.uint32(16)))
+    x = lax.mul(x, np.uint32(0x7FEB352D))
+    x = lax.bitwise_xor(x, lax.shift_right_logical(x, np.uint32(15)))
+    x = lax.mul(x, np.uint32(0x846CA68B))
+    return lax.bitwise_xor(x, lax.shift_right_logical(x, np.uint32(16)))
 
 
 def _words(key: jax.Array, counter: jax.Array, use: np.uint32) -> tuple[jax.Array, jax.Array]:
     """Two uint32 words for every `counter` under `key` `[2]`."""
-    inner = mix((counter ^ key[0]) + use)
-    outer = inner + (counter * _GOLDEN ^ key[1])
-    return mix(outer), mix(outer + inner + _GOLDEN)
+    counter = jnp.asarray(counter)
+    first, second = (
+        lax.broadcast(lax.squeeze(k, (0,)), counter.shape) for k in lax.split(key, (1, 1))
+    )
+    inner = mix(lax.add(lax.bitwise_xor(counter, first), use))
+    outer = lax.add(inner, lax.bitwise_xor(lax.mul(counter, _GOLDEN), second))
+    return mix(outer), mix(lax.add(lax.add(outer, inner), _GOLDEN))
 
 
 def _counter(shape: tuple[int, ...]) -> jax.Array:
@@ -56,7 +64,7 @@ def _counter(shape: tuple[int, ...]) -> jax.Array:
     index = jnp.zeros(shape, np.uint32)
     stride = 1
     for axis in reversed(range(len(shape))):
-        index = index + jax.lax.broadcasted_iota(np.uint32, shape, axis) * np.uint32(stride)
+        index = index + lax.broadcasted_iota(np.uint32, shape, axis) * np.uint32(stride)
         stride = stride * shape[axis] % 2**32
     return index
 
@@ -70,7 +78,7 @@ def _seed(seed: jax.Array) -> jax.Array:
     seed = jnp.asarray(seed)
     high = jnp.zeros((), np.uint32)
     if seed.dtype.itemsize > 4:
-        high = jax.lax.shift_right_logical(seed, jnp.asarray(32, seed.dtype)).astype(np.uint32)
+        high = lax.shift_right_logical(seed, jnp.asarray(32, seed.dtype)).astype(np.uint32)
         seed = seed & jnp.asarray(0xFFFFFFFF, seed.dtype)
     return _from_words(high, seed.astype(np.uint32))
 
@@ -115,7 +123,24 @@ def key(seed: int) -> Key:
     """
     if not hasattr(seed, "dtype") and (type(seed) is not int or not 0 <= seed < 2**32):
         raise ValueError(f"seed={seed!r}: needs an integer of 0 to 2**32 - 1")
+    if type(seed) is int and implementation() == "hash32":  # without a program of its own
+        return jax.random.wrap_key_data(np.array(_seed_words(seed), np.uint32), impl=HASH32)
     return engine_key(jax.random.key(seed, impl="threefry2x32"))
+
+
+def _seed_words(seed: int) -> tuple[int, int]:
+    """`_from_words(0, seed)` in Python's integers."""
+
+    def mixed(x: int) -> int:
+        x ^= x >> 16
+        x = x * 0x7FEB352D & 0xFFFFFFFF
+        x ^= x >> 15
+        x = x * 0x846CA68B & 0xFFFFFFFF
+        return x ^ x >> 16
+
+    return mixed(mixed(seed + int(_GOLDEN) & 0xFFFFFFFF)), mixed(
+        mixed(int(_SPLIT)) + seed & 0xFFFFFFFF
+    )
 
 
 def engine_key(key: Key) -> Key:

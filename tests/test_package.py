@@ -74,3 +74,20 @@ def test_the_cache_keeps_programs_where_it_was_told(tmp_path):
     assert list((tmp_path / "cache").iterdir())
     off = "import fastrl, jax; print(jax.config.jax_compilation_cache_dir)"
     assert python(off, env=env | {"FASTRL_CACHE_DIR": ""}).stdout.strip() == "None"
+
+
+def test_environments_are_in_the_family_that_their_names_begin_with():
+    """A name whose family is not found at once costs the import of all families."""
+    from fastrl import envs, registry
+
+    for name in registry.names():
+        families = [f for start, f in envs._BEGINNINGS.items() if name.startswith(start)]
+        factory = registry._target(registry.factory(name))
+        assert f".{(families or ['classic'])[0]}" in factory.__module__, name
+
+
+def test_one_environment_imports_one_family():
+    """Else a start pays for a hundred environments that nobody asked for."""
+    code = "import sys, fastrl; fastrl.make('CartPole-v1'); print(*sys.modules)"
+    loaded = python(code).stdout.split()
+    assert "fastrl.envs.classic" in loaded and "fastrl.envs.minigrid" not in loaded
