@@ -16,6 +16,7 @@ from fastrl.envs.bsuite import (
     Catch,
     DeepSea,
     DeepSeaStochastic,
+    DelayedChain,
     DiscountingChain,
     GaussianBandit,
     LinearContextualBandit,
@@ -262,3 +263,49 @@ def test_params_of_a_wrong_shape_are_refused() -> None:
     for env, name in named:
         with pytest.raises(ValueError, match=rf"params\.{name} has shape \(9,\)"):
             env.reset(KEY, env.default_params()._replace(**{name: np.ones(9, np.float32)}))
+
+
+CHAIN = DelayedChain(longest=12, noisy=True, distractors=3)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_delayed_chain_pays_the_first_action_at_the_end(first: int) -> None:
+    """Fails if a later action counts, a place is shown twice, or the end comes at another time."""
+    params = CHAIN.default_params()._replace(chain_length=7, right=0)
+    state, observation = CHAIN.reset(KEY, params)
+    walk = jax.jit(CHAIN.walk)
+    rng, places = np.random.default_rng(first), [np.asarray(observation)[:25]]
+    for t in range(7):
+        action = first if t == 0 else 1 - first
+        coin, bits = bool(rng.integers(2)), rng.integers(2, size=3) == 1
+        state, step = walk(state, jnp.int32(action), jnp.bool_(coin), jnp.asarray(bits), params)
+        over = t == 6
+        expected = (1.0 if first == 0 else -1.0) if over else 2.0 * coin - 1.0
+        assert (float(step.reward), bool(step.terminated)) == (expected, over)
+        assert np.asarray(step.observation)[25:].tolist() == bits.tolist()
+        places.append(np.asarray(step.observation)[:25])
+    assert [p.argmax() for p in places] == [0, *range(1 + 12 * first, 8 + 12 * first)]
+    assert all(p.sum() == 1.0 for p in places)
+
+
+def test_delayed_chain_draws_its_tasks_and_coins() -> None:
+    """Fails if a length is never drawn, an action is favoured, or two coins are the same one."""
+    keys = jax.random.split(KEY, N)
+    tasks = jax.jit(jax.vmap(CHAIN.sample_level))(keys)
+    share = np.bincount(tasks.chain_length, minlength=13) / N
+    assert not share[:5].any()
+    assert np.abs(share[5:] - 1 / 8).max() < 5 * math.sqrt(0.125 * 0.875 / N)
+    assert near_half(np.mean(tasks.right))
+    _, step = stepped(CHAIN, one(CHAIN), 1)
+    coins = np.column_stack([np.asarray(step.reward) > 0, np.asarray(step.observation)[:, 25:]])
+    assert near_half(coins.mean(0))
+    assert np.abs(np.corrcoef(coins.T) - np.eye(4)).max() < 0.09
+
+
+def test_delayed_chain_without_noise_pays_nothing_on_the_way() -> None:
+    """Fails if the plain variant is a noisy one."""
+    env = DelayedChain()
+    _, step = stepped(env, one(env), 1)
+    assert not np.asarray(step.reward).any()
+    with pytest.raises(ValueError, match="longest=4"):
+        DelayedChain(longest=4)
