@@ -10,6 +10,7 @@ the same settings is not run again.  Returns are those of training, exploration 
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import sys
@@ -32,7 +33,7 @@ from streaming_cases import Case
 import fastrl
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("barrier", "ablations", "speed")
+PARTS = ("barrier", "ablations", "speed", "minatar")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for case in [] if parsed.draw else wanted(parsed):
             run(case, parsed.seeds, path)
         if "speed" in parsed.part and not parsed.draw:
-            for line in speed.lines(chosen, parsed.quick):
+            for line in speed.lines(chosen, parsed.quick, parsed.learner or ()):
                 append(line, path)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on", file=sys.stderr)
@@ -65,9 +66,10 @@ def parser() -> argparse.ArgumentParser:
     """The shared options, and which cases to run."""
     make = options.parser(__doc__)
     add = make.add_argument
-    add("--part", nargs="+", choices=PARTS, default=PARTS, help="of barrier, ablations, speed")
+    add("--part", nargs="+", choices=PARTS, default=PARTS[:-1],
+        help="of barrier, ablations, speed, and minatar, which takes hours")  # fmt: skip
     add("--env", nargs="+", choices=tuple(cases.STEPS), metavar="NAME", help="only on these")
-    add("--learner", nargs="+", metavar="LABEL", help="only cases whose label has one of these")
+    add("--learner", nargs="+", metavar="NAME", help="only cases whose name has one of these")
     add("--seeds", type=int, default=30, help="of each case (%(default)s)")
     add("--devices", type=int, help="CPU devices over which seeds spread")
     add("--quick", action="store_true", help="of speed: small sizes")
@@ -81,15 +83,15 @@ def parser() -> argparse.ArgumentParser:
 
 def wanted(parsed: argparse.Namespace) -> Iterator[Case]:
     """The cases that the command line asks for."""
+    made: list[Case] = [*cases.minatar(parsed.steps)] if "minatar" in parsed.part else []
     for env in parsed.env or cases.STEPS:
-        made: list[Case] = []
         if "barrier" in parsed.part:
             made += cases.barrier(env, parsed.steps)
         if "ablations" in parsed.part and env != "Pendulum-v1":
             made += cases.ablations(env, parsed.steps)
-        for case in made:
-            if not parsed.learner or any(word in case.label for word in parsed.learner):
-                yield case
+    for case in made:
+        if not parsed.learner or any(word in case.label for word in parsed.learner):
+            yield case
 
 
 def run(case: Case, seeds: int, path: Path) -> None:
@@ -100,10 +102,13 @@ def run(case: Case, seeds: int, path: Path) -> None:
     }  # fmt: skip
     if any(r.get("hash") == line["hash"] for r in results.read(path)):
         return
-    begin = time.perf_counter()
-    curves, diverged = train(case, seeds)
-    measured = page.chosen(curves, diverged, cases.LEAST[case.env], case.rates)
-    line |= measured | {"seconds": time.perf_counter() - begin, "ratio": None}
+    begin, least = time.perf_counter(), cases.LEAST[case.env]
+    if case.rates:
+        tried = page.chosen(*train(case, min(seeds, cases.TRIED)), least, case.rates)
+        line |= {"tried": tried["of_rates"]}
+        case = dataclasses.replace(case, rates=(tried["rate"],))
+    line |= page.chosen(*train(case, seeds), least, case.rates)
+    line |= {"seconds": time.perf_counter() - begin, "ratio": None}
     interval = page.interval(line["scores"])
     shown = f"{interval.estimate:.4g} [{interval.low:.4g}, {interval.high:.4g}]"
     print(f"{case.env} {case.label}: {shown}, {line['seconds']:.0f} s", flush=True)
@@ -127,7 +132,7 @@ def train(case: Case, seeds: int) -> tuple[np.ndarray, np.ndarray]:
         each = jnp.repeat(jnp.asarray(case.rates, jnp.float32), seeds)
         hparams = hparams._replace(**dict.fromkeys(case.fields, each))
     keys = jnp.tile(jax.random.split(jax.random.key(0), seeds), len(rates))
-    block = max(algorithm.side_by_side, cases.BLOCK)
+    block = cases.BLOCK if algorithm.side_by_side == 1 else None  # others say what suits them
     program = jax.jit(fastrl.members(algorithm, case.steps, block=block))
     states, metrics = program(keys, hparams, algorithm.env.default_params())
     leaves = jax.tree.leaves(algorithm.parameters(states))
@@ -139,8 +144,10 @@ def train(case: Case, seeds: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def append(line: dict[str, Any], path: Path) -> None:
+    """Writes a line of its own, also after one that was cut short."""
+    cut = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
     with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line | {"machine": report.machine()}) + "\n")
+        file.write("\n" * cut + json.dumps(line | {"machine": report.machine()}) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ import fastrl
 from fastrl import algorithms, avg, dqn, sac, stream_ac, stream_q
 
 RATES = 1e-4, 1e-3, 1e-2  # each baseline has the best of these
-SIZES = {"hidden_sizes": (32, 32)}
-AVG_SIZES = {"hidden_sizes": (64, 64)}
+TRIED = 5  # seeds, with which that is found out
+SIZES: Any = {"hidden_sizes": (32, 32)}
 TIME_LIMITS = {"CartPole-v1": 500.0, "Acrobot-v1": 500.0, "Pendulum-v1": 200.0}
+BREAKOUT = "MinAtar/Breakout-v1"
 # What a run that has diverged counts as: the least return of an episode there.
-LEAST = {"CartPole-v1": 0.0, "Acrobot-v1": -500.0, "Pendulum-v1": -3254.0}
-STEPS = {"CartPole-v1": 200_000, "Acrobot-v1": 200_000, "Pendulum-v1": 400_000}
+LEAST = {"CartPole-v1": 0.0, "Acrobot-v1": -500.0, "Pendulum-v1": -3254.0, BREAKOUT: 0.0}
+STEPS = {"CartPole-v1": 200_000, "Acrobot-v1": 200_000, "Pendulum-v1": 200_000}
 EXPLORATION = 0.05  # share of the steps until epsilon is at its end, as the authors have it
 BLOCK = 64  # members side by side, of learners that do not say
 POINTS = 40  # of a curve
@@ -21,7 +22,7 @@ POINTS = 40  # of a curve
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A learner on an environment; with `rates`, once for each, and the best one counts."""
+    """A learner on an environment; with `rates`, each is tried, and the best one counts."""
 
     part: str
     env: str
@@ -45,8 +46,8 @@ def barrier(env: str, steps: int | None) -> Iterator[Case]:
 
 def _of_values(env: str, steps: int) -> Iterator[Case]:
     per = steps // POINTS
-    explores = {"exploration_steps": max(round(EXPLORATION * steps), 1)}
-    limit = {"time_limit": TIME_LIMITS[env]} | explores
+    explores: Any = {"exploration_steps": max(round(EXPLORATION * steps), 1)}
+    limit: Any = {"time_limit": TIME_LIMITS[env]} | explores
     for name in ("2024", "2026", "intentional"):
         config = stream_q.Config.version(name, num_steps=per, **SIZES)
         label = "Stream Q" if name == "2024" else f"Stream Q, {name}"
@@ -71,7 +72,7 @@ def _of_pendulum(env: str, steps: int) -> Iterator[Case]:
         config = stream_ac.Config.version(name, num_steps=per, **SIZES)
         label = "Stream AC" if name == "2024" else f"Stream AC, {name}"
         yield Case("barrier", env, label, "stream_ac", config, limit, steps)
-    config = avg.Config(num_steps=per, **AVG_SIZES)
+    config = avg.Config(num_steps=per, **SIZES)
     numbers = avg.HParams()
     both = "learning_rate", "critic_learning_rate"
     yield Case("barrier", env, "AVG", "avg", config, numbers, steps, RATES, both)
@@ -80,7 +81,7 @@ def _of_pendulum(env: str, steps: int) -> Iterator[Case]:
     yield Case("barrier", env, "one-step AC, Adam", "stream_ac", classic, hparams, steps, RATES)
     one = sac.Config(
         num_envs=1, num_steps=1, num_updates=1, num_rounds=per, batch_size=1, buffer_size=1,
-        learning_starts=0, **AVG_SIZES,
+        learning_starts=0, **SIZES,
     )  # fmt: skip
     three = (*both, "temperature_learning_rate")
     yield Case("barrier", env, "SAC, batch 1", "sac", one, sac.HParams(), steps, RATES, three)
@@ -107,3 +108,13 @@ def ablations(env: str, steps: int | None) -> Iterator[Case]:
     yield case("raw rewards", scale_reward=False)
     yield case("lambda = 0", numbers=hparams._replace(trace_decay=0.0))
     yield case("sparse by size (ERK)", initializer="erk")
+
+
+def minatar(steps: int | None) -> Iterator[Case]:
+    """Stream Q on Breakout, with the authors' network and share of exploration."""
+    steps = steps or 5_000_000
+    config = stream_q.Config(
+        num_steps=steps // POINTS, torso="conv", hidden_sizes=(128,), time_feature=False
+    )
+    hparams = stream_q.HParams(exploration_steps=max(steps // 5, 1))
+    yield Case("minatar", BREAKOUT, "Stream Q", "stream_q", config, hparams, steps)

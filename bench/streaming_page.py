@@ -9,6 +9,9 @@ import numpy as np
 from fastrl import statistics
 
 Row = dict[str, Any]
+_TITLES = (
+    ("barrier", "The stream barrier"), ("ablations", "Without one part"), ("minatar", "MinAtar"),
+)  # fmt: skip
 LAST = 0.25  # share of the training over which a score is the mean return
 
 
@@ -48,7 +51,7 @@ def interval(scores: Any) -> statistics.Interval:
 def tables(rows: Sequence[Row]) -> str:
     """Markdown: the barrier, the ablations, the speed."""
     parts = []
-    for part, title in (("barrier", "The stream barrier"), ("ablations", "Without one part")):
+    for part, title in _TITLES:
         mine = [r for r in rows if r["part"] == part]
         if mine:
             parts.append(f"## {title}\n\n{_table(mine, part == 'ablations')}\n")
@@ -80,8 +83,9 @@ def _table(rows: Sequence[Row], against_full: bool) -> str:
 
 def _lost(row: Row, rows: Sequence[Row]) -> str:
     """By how much the full learner is better, over the same seeds."""
-    full = [r for r in rows if r["learner"] == "full" and r["env"] == row["env"]]
-    if not full or row["learner"] == "full" or len(full[-1]["scores"]) != len(row["scores"]):
+    alike = ("env", "steps", "seeds")
+    full = [r for r in rows if r["learner"] == "full" and all(r[k] == row[k] for k in alike)]
+    if not full or row["learner"] == "full":
         return ""
     return _shown(statistics.paired_difference(full[-1]["scores"], row["scores"]))
 

@@ -4,7 +4,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,11 +14,12 @@ import fastrl
 from fastrl import population, stream_ac, stream_q
 
 STREAMS = 1024
-MINATAR = {"torso": "conv", "hidden_sizes": (128,), "time_feature": False}
+PEAK = "Stream Q, CartPole-v1, peak memory of the process"
+MINATAR: Any = {"torso": "conv", "hidden_sizes": (128,), "time_feature": False}
 
 
-def lines(chosen: Options, quick: bool) -> Iterator[dict[str, Any]]:
-    """A line for every case; with `quick` at sizes that tell nothing."""
+def lines(chosen: Options, quick: bool, words: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """A line for every case whose name has one of `words`; with `quick` at tiny sizes."""
     many = 8 if quick else STREAMS
     short, long = (20, 40) if quick else (2_000, 20_000)
     cartpole, breakout = fastrl.make("CartPole-v1"), fastrl.make("MinAtar/Breakout-v1")
@@ -26,13 +27,19 @@ def lines(chosen: Options, quick: bool) -> Iterator[dict[str, Any]]:
     conv = stream_q.make(breakout, stream_q.Config(num_steps=short // 2, **MINATAR))
     ac = stream_ac.make(fastrl.make("Pendulum-v1"), stream_ac.Config(num_steps=long))
     for name, algorithm, count in (
-        ("Stream Q, CartPole-v1", q(long), 1),
-        ("Stream Q, CartPole-v1", q(short), many),
-        ("Stream AC, Pendulum-v1", ac, 1),
-        ("Stream Q, MinAtar/Breakout-v1", conv, 1),
-    ):  # fmt: skip
-        yield rate(name, algorithm, count, chosen.rounds)
-    yield memory(q(long), (1, 2) if quick else (5, 50, 500))
+        ("Stream Q, CartPole-v1, one stream", q(long), 1),
+        (f"Stream Q, CartPole-v1, {many:,} streams", q(short), many),
+        ("Stream AC, Pendulum-v1, one stream", ac, 1),
+        ("Stream Q, MinAtar/Breakout-v1, one stream", conv, 1),
+    ):
+        if _asked(name, words):
+            yield rate(name, algorithm, count, chosen.rounds)
+    if _asked(PEAK, words):
+        yield memory(q(long), (1, 2) if quick else (5, 50, 500))
+
+
+def _asked(name: str, words: Sequence[str]) -> bool:
+    return not words or any(word in name for word in words)
 
 
 def rate(name: str, algorithm: Any, count: int, rounds: int) -> dict[str, Any]:
@@ -47,7 +54,7 @@ def rate(name: str, algorithm: Any, count: int, rounds: int) -> dict[str, Any]:
         rates.append(count * algorithm.steps_per_iteration / (time.perf_counter() - begin))
     size = sum(x.nbytes for x in jax.tree.leaves(state)) / count
     note = f"{min(rates):,.0f} to {max(rates):,.0f}; {size / 1024:.1f} KiB a stream"
-    line = _line(f"{name}, {count:,} {'stream' if count == 1 else 'streams'}", note)
+    line = _line(name, note)
     print(f"{line['case']}: {statistics.median(rates):,.0f}/s ({note})", flush=True)
     line |= {"rates": rates, "rate": statistics.median(rates), "first_seconds": first}
     return line | {"bytes_per_stream": size, "devices": jax.device_count()}
@@ -78,7 +85,7 @@ def memory(algorithm: Any, marks: tuple[int, ...]) -> dict[str, Any]:
     )  # fmt: skip
     print(f"peak memory of the process: {note}", flush=True)
     seconds = time.perf_counter() - begin
-    return _line("peak memory of the process, one stream", note) | {
+    return _line(PEAK, note) | {
         "rate": marks[-1] * each / seconds, "peaks": peaks, "marks": [m * each for m in marks],
     }  # fmt: skip
 

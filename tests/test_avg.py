@@ -46,7 +46,7 @@ class Network:
         x = x / length if length else x  # the first observation is 0, and so are all biases
         return [x @ k + b for k, b in self.layers[-self.heads :]], (tape, x, length)
 
-    def backward(self, saved: Any, cotangents: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    def backward(self, saved: Any, cotangents: list[Any]) -> Any:
         """The gradient of the sum of outputs times cotangents: of the parameters, of the input."""
         tape, x, length = saved
         grads = [[np.outer(x, c), np.asarray(c)] for c in cotangents]
@@ -150,8 +150,10 @@ def test_avg_is_the_oracle(plain):
 
 def test_the_scale_of_errors_before_anything_is_known():
     """A division by 0.01 while all rewards are alike, or by 1 ever after."""
-    none = avg.ErrorScale(*(statistics.init() for _ in range(3)), jnp.float32(0.0))
-    outcome = stream.Outcome(*[jnp.float32(0.9)] * 6, jnp.bool_(False))
+    nothing = statistics.init()
+    none = avg.ErrorScale(nothing, nothing, nothing, jnp.float32(0.0))
+    x, no = jnp.float32(0.9), jnp.bool_(False)
+    outcome = stream.Outcome(x, x, x, x, no, no, no)
     alike = none.updated(jnp.float32(2.0), outcome).updated(jnp.float32(2.0), outcome)
     assert float(alike.sigma()) == 1.0
     ended = alike.updated(jnp.float32(2.0), outcome._replace(terminated=jnp.bool_(True)))
@@ -181,6 +183,7 @@ def test_features_of_length_one():
 def test_bad_arguments_say_the_way_out():
     """A program that compiles, or fails within JAX."""
     pendulum = fastrl.make("Pendulum-v1")
+    wrong: Any
     for wrong, message in (
         ({"num_steps": 0}, "num_steps=0"), ({"hidden_sizes": 3}, "hidden_sizes=3"),
         ({"scale_error": 1}, "scale_error=1"), ({"normalize_features": "no"}, "normalize_features"),

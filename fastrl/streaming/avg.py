@@ -225,7 +225,8 @@ def _init(learner: _Learner, key: Key, hparams: HParams, task: Any) -> State:
     key, policy_key, critic_key, stream_key = jax.random.split(key, 4)
     params = learner.policy.init(policy_key), learner.critic.init(critic_key)
     of_policy, of_critic = _optimizers(hparams)
-    scale = ErrorScale(*(statistics.init() for _ in range(3)), jnp.float32(0.0))
+    nothing = statistics.init()
+    scale = ErrorScale(nothing, nothing, nothing, jnp.float32(0.0))
     stream = learner.stream.begin(stream_key, task)
     return State(
         key, params, (of_policy.init(params[0]), of_critic.init(params[1])), scale, stream,
