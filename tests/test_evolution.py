@@ -50,7 +50,10 @@ def toy(kind: str) -> Algorithm[HParams, State]:
         state = State(key, x, state.iteration + 1)
         return state, {"x": fm.mean(x), "iteration": fm.mean(state.iteration)}
 
-    return Algorithm(init, step, lambda *_: None, 10, HParams(), parameters=lambda s: s.x)
+    def act(state, carry, observation, key):
+        raise NotImplementedError
+
+    return Algorithm(init, step, act, 10, HParams(), parameters=lambda s: s.x)
 
 
 def fitness(inner):
@@ -137,10 +140,10 @@ def test_a_lifetime_that_diverges_is_counted_and_left_out():
     run = generations(outer, 1)
     key = fastrl.key(3)
     etas, sound = run(key, hparams(sigma=1.0))
-    left, some = run(key, hparams(sigma=1.0, fails_below=-1.0))
+    left, some = run(key, hparams(sigma=1.0, fails_below=-0.3))
     share = float(some["diverged"].total[0] / some["diverged"].weight[0])
     assert float(sound["diverged"].total[0]) == 0.0
-    assert 0.0 < share < 0.5
+    assert 0.0 < share < 1.0
     assert bool(jnp.isfinite(left).all())
     assert bool((left != etas).any())
     assert float(some["fitness"].weight[0]) == 16 - 2 * 16 * share
@@ -270,3 +273,16 @@ def test_without_evosax_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "evosax.algorithms", None)
     with pytest.raises(ImportError, match="pip install 'fastrl\\[evosax\\]'"):
         built.__wrapped__("quadratic", strategy="snes")
+
+
+def test_the_page_lists_all_settings_with_their_defaults():
+    """A field that was added, renamed or given another default."""
+    import dataclasses
+    import re
+    from pathlib import Path
+
+    text = (Path(__file__).parents[1] / "docs/algorithms/meta_evolution.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", text, re.MULTILINE))
+    listed = {name: value.strip('"') for name, value in rows.items()}
+    defaults = dataclasses.asdict(evolution.Config()) | evolution.HParams()._asdict()
+    assert listed == {name: str(value) for name, value in defaults.items()}

@@ -14,7 +14,7 @@ from fastrl.config import files
 TINY = """
 # Tiny: for tests.
 rule = "lpo"
-steps = 256
+steps = 1024
 
 [settings]
 hidden_size = 4
@@ -36,8 +36,8 @@ env = "CartPole-v1"
 max_steps = 20
 
 [inner.config]
-num_envs = 4
-num_steps = 4
+num_envs = 8
+num_steps = 8
 num_minibatches = 2
 num_epochs = 1
 hidden_sizes = [4]
@@ -60,15 +60,15 @@ def test_from_a_config_to_an_objective_by_name(folder, capsys):
     assert "whole/objective" in said
     assert Path("whole/pictures/drift.png").is_file()
     assert Path("whole/pictures/fitness.png").is_file()
-    half = ["meta-train", "tiny.toml", "--run-dir", "half", "--quiet", "--steps", "128"]
+    half = ["meta-train", "tiny.toml", "--run-dir", "half", "--quiet", "--steps", "512"]
     assert cli.main(half) == 0
-    assert cli.main(["meta-train", "half", "--steps", "256", "--quiet"]) == 0
+    assert cli.main(["meta-train", "half", "--steps", "1024", "--quiet"]) == 0
     whole, again = meta.load("whole"), meta.load("half")
     for a, b in zip(jax.tree.leaves(whole.eta), jax.tree.leaves(again.eta), strict=True):
         np.testing.assert_array_equal(a, b)
     assert np.abs(whole.eta.output).max() > 0.0
     capsys.readouterr()
-    test = ["meta-test", "whole", "--steps", "32", "--seeds", "2", "--episodes", "2"]
+    test = ["meta-test", "whole", "--steps", "128", "--seeds", "2", "--episodes", "2"]
     assert cli.main([*test, "--against", "start", "--hparams.learning-rate", "1e-3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["learned", "start", "learned"]
@@ -86,17 +86,17 @@ def test_from_a_config_to_an_objective_by_name(folder, capsys):
         (("gravity", "gravty"), "gravity"),
         (("[5.0, 15.0]", "[15.0, 5.0]"), "tasks.gravity"),
         (("[5.0, 15.0]", "5.0"), "tasks.gravity"),
-        (("num_envs = 4", "num_evs = 4"), "num_envs"),
+        (("num_envs = 8", "num_evs = 8"), "num_envs"),
         (("max_steps = 20", "max_stps = 20"), "max_steps"),
         (('env = "CartPole-v1"', 'env = "CartPole-v1"\nsteps = 3'), "inner.steps"),
-        (("steps = 256", 'steps = 256\nlearner = "evolution"'), "meta_evolution"),
-        (("steps = 256", "steps = 0"), "steps = 0"),
+        (("steps = 1024", 'steps = 1024\nlearner = "evolution"'), "meta_evolution"),
+        (("steps = 1024", "steps = 0"), "steps = 0"),
         (("[settings]", "[settings"), "not TOML"),
     ],
 )
 def test_what_is_wrong_in_a_config_is_named(change, words, folder, capsys):
     """One line with the value and the way out, and the exit code of a wrong command line."""
-    Path("bad.toml").write_text(TINY.replace(*change, 1))
+    Path("bad.toml").write_text(TINY.replace(change[0], change[1], 1))
     assert cli.main(["meta-train", "bad.toml", "--quiet"]) == 2
     said = capsys.readouterr().err
     assert words in said

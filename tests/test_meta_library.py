@@ -56,12 +56,12 @@ def test_ppo_is_trained_by_it(tmp_path):
     import fastrl
 
     meta.save(tmp_path, RULE, eta())
-    config = ppo.Config(num_envs=4, num_steps=4, num_minibatches=2, hidden_sizes=(4,))
+    config = ppo.Config(num_envs=8, num_steps=8, num_minibatches=2, hidden_sizes=(4,))
     env = fastrl.make("CartPole-v1")
     algorithm = ppo.make(env, config, objective=meta.load(tmp_path))
     assert algorithm is ppo.make(env, config, objective=meta.load(tmp_path))
     metrics = jax.eval_shape(
-        fastrl.run(algorithm, 32), fastrl.key(0), ppo.HParams(), env.default_params()
+        fastrl.run(algorithm, 128), fastrl.key(0), ppo.HParams(), env.default_params()
     )[1]
     assert metrics["drift"].total.shape == (2,)
 

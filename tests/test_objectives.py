@@ -120,7 +120,7 @@ def test_drifts_are_those_of_mirror_learning(name):
 @pytest.mark.parametrize("name", ALL)
 def test_ppo_takes_it(name):
     """A shape, type or metric that the learner does not take; nothing is compiled here."""
-    config = ppo.Config(num_envs=4, num_steps=4, num_minibatches=2, hidden_sizes=(4,))
+    config = ppo.Config(num_envs=8, num_steps=8, num_minibatches=2, hidden_sizes=(4,))
     algorithm = ppo.make(fastrl.make("CartPole-v1"), config, objective=getattr(objectives, name))
     task = algorithm.env.default_params()
     run = fastrl.run(algorithm, 2 * algorithm.steps_per_iteration)

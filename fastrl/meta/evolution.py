@@ -27,6 +27,7 @@ import optax
 from fastrl import door
 from fastrl import metrics as fm
 from fastrl.meta import evolution_fitness, evolution_lives
+from fastrl.meta import evolution_running as going_on
 from fastrl.meta.evolution_config import RANGES, Config, HParams
 from fastrl.meta.evolution_config import log_uniform as log_uniform
 from fastrl.meta.evolution_fitness import FitnessFactory
@@ -37,15 +38,6 @@ from fastrl.metrics import Metrics
 from fastrl.types import Algorithm, Array, Key, PyTree
 
 Sampler = Callable[[Key, Any], Any]  # (key, the outer task) -> an inner task
-
-
-class Running(NamedTuple):
-    """Lives that go on in the next generation. Leaves are `[P, ...]`."""
-
-    state: Any  # of the inner algorithm, `[P, 2, ...]`
-    task: Any
-    age: Array  # int32: inner iterations so far
-    path: PyTree  # what the pair was drawn, summed or as it is, since its life began
 
 
 class State(NamedTuple):
@@ -106,9 +98,18 @@ def _make(
     parts = _Parts(config, inner, lives, search, sampler or _sampler(inner))
 
     def init(key: Key, hparams: HParams, task: Any) -> State:
-        key, start_key, search_key, live_key = jax.random.split(key, 4)
-        memory = search.init(search_key, start(start_key), hparams)
-        running = _first(parts, live_key, memory, hparams, task) if config.windowed else ()
+        key, start_key, search_key, life_key, draw_key = jax.random.split(key, 5)
+        eta = start(start_key)
+        memory = search.init(search_key, eta, hparams)
+        if not config.windowed:
+            return State(key, memory, ())
+
+        def begin(key: Key, task: Any, iterations: Array) -> Any:
+            steps = iterations * inner.steps_per_iteration
+            return inner.init(key, install(hparams.inner, eta, steps), task)
+
+        drawn, memory = search.draw(draw_key, memory, hparams)
+        running = going_on.first(config, begin, *_tasks(parts, life_key, task), drawn)
         return State(key, memory, running)
 
     def check(hparams: HParams) -> None:
@@ -156,38 +157,24 @@ def _sampler(inner: Algorithm) -> Sampler:
 
 def _generation(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
     """One generation: candidates, their lives, and a step of the search."""
-    config, search = parts.config, parts.search
+    config, search, running = parts.config, parts.search, state.running
     key, draw_key, life_key, coin_key, tell_key = jax.random.split(state.key, 5)
     drawn, memory = search.draw(draw_key, state.search, hparams)
-    running = state.running
-    begins = running.age >= jnp.array(config.lengths) if config.windowed else None
-    if config.estimator == "reuse":
-        drawn = _pick(begins, drawn, running.path)
-    etas = search.place(memory, drawn, hparams)
     keys, tasks = _tasks(parts, life_key, task)
+    new, along = None, drawn
     if config.windowed:
-        tasks = _pick(begins, tasks, running.task)
-    outcome = _live(parts, keys, etas, tasks, begins, running, hparams)
-    ok, path = outcome.ok.all(1), drawn
-    if config.estimator == "persistent":
-        before = jax.tree.map(jnp.zeros_like, running.path)
-        before = _pick(begins, before, running.path)
-        path = jax.tree.map(jnp.add, before, drawn)
-    memory, told = search.tell(tell_key, memory, path, outcome.fitness, ok, hparams)
-    if config.windowed:
-        lived = outcome.state
-        if config.estimator == "truncated":
-            coin = jax.random.bernoulli(coin_key, shape=ok.shape)
-            lived = _pick(coin, _other(lived), lived)
-            lived = jax.tree.map(lambda x: jnp.stack([x[:, 0]] * 2, 1), lived)
-        age = jnp.where(begins, 0, running.age) + config.window
-        age = jnp.where(ok, age, jnp.array(config.lengths))  # what diverged begins anew
-        running = Running(lived, tasks, age, path)
+        new = going_on.begins(config, running)
+        tasks = going_on.pick(new, tasks, running.task)
+        if config.estimator == "reuse":
+            drawn = going_on.pick(new, drawn, running.path)
+        along = going_on.path(config, new, running, drawn)
+    etas = search.place(memory, drawn, hparams)
+    outcome = _live(parts, keys, etas, tasks, new, running, hparams)
+    ok = outcome.ok.all(1)
+    memory, told = search.tell(tell_key, memory, along, outcome.fitness, ok, hparams)
+    if new is not None:
+        running = going_on.after(config, coin_key, new, running, outcome.state, tasks, ok, along)
     return State(key, memory, running), told | _metrics(outcome, ok, search.mean(memory))
-
-
-def _other(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: x[:, ::-1], tree)
 
 
 def _tasks(parts: _Parts, key: Key, task: Any) -> tuple[Key, Any]:
@@ -202,7 +189,7 @@ def _tasks(parts: _Parts, key: Key, task: Any) -> tuple[Key, Any]:
 
 
 def _live(
-    parts: _Parts, keys: Key, etas: PyTree, tasks: Any, begins: Any, running: Any, hparams: HParams
+    parts: _Parts, keys: Key, etas: PyTree, tasks: Any, new: Any, running: Any, hparams: HParams
 ) -> Outcome:
     """The lives of all members, as outcomes `[P, 2, ...]`."""
     config = parts.config
@@ -211,7 +198,7 @@ def _live(
     steps = jnp.array(config.lengths, jnp.float32) * parts.inner.steps_per_iteration
     members = Member(
         twice(keys), flat(etas), twice(tasks), twice(steps), twice(jnp.array(config.iterations)),
-        twice(begins) if config.windowed else (), flat(running.state) if config.windowed else (),
+        *((twice(new), flat(running.state)) if config.windowed else ((), ())),
     )  # fmt: skip
     outcomes = parts.lives(members, hparams.inner)
     return jax.tree.map(lambda x: x.reshape(-1, 2, *x.shape[1:]), outcomes)
@@ -231,37 +218,3 @@ def _metrics(outcome: Outcome, ok: Array, eta: PyTree) -> Metrics:
         "diverged": fm.mean(~outcome.ok),
         "eta_norm": fm.mean(optax.tree.norm(eta)),
     }
-
-
-def _first(parts: _Parts, key: Key, memory: Any, hparams: HParams, task: Any) -> Running:
-    """The lives before the first generation, as if they had begun at different times."""
-    config, inner = parts.config, parts.inner
-    key, draw_key = jax.random.split(key)
-    keys, tasks = _tasks(parts, key, task)
-    eta, steps = parts.search.mean(memory), jnp.array(config.lengths, jnp.float32)
-
-    def begin(key: Key, task: Any, steps: Array) -> Any:
-        return inner.init(key, parts.lives.install(hparams.inner, eta, steps), task)
-
-    states = jax.vmap(begin)(keys, tasks, steps * inner.steps_per_iteration)
-    path, _ = parts.search.draw(draw_key, memory, hparams)
-    if config.estimator != "reuse":
-        path = jax.tree.map(jnp.zeros_like, path)
-    both = jax.tree.map(lambda x: jnp.stack([x, x], 1), states)
-    return Running(both, tasks, jnp.array(_ages(config), jnp.int32), path)
-
-
-def _ages(config: Config) -> list[int]:
-    """Ages at the start: spread evenly over the windows of a lifetime."""
-    each = config.pairs // len(config.lifetimes)
-    windows = [n // max(config.window, 1) for n in config.lifetimes]
-    return [config.window * (i * w // each) for w in windows for i in range(each)]
-
-
-def _pick(where: Array, a: PyTree, b: PyTree) -> PyTree:
-    """Per pair one of two trees `[P, ...]`."""
-
-    def pick(x: Array, y: Array) -> Array:
-        return jnp.where(where.reshape(where.shape + (1,) * (x.ndim - 1)), x, y)
-
-    return jax.tree.map(pick, a, b)

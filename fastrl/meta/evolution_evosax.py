@@ -44,10 +44,12 @@ def evosax(strategy: str, pairs: int, like: PyTree) -> Search:
         return es.default_params.replace(std_init=jnp.asarray(hparams.sigma, jnp.float32))
 
     def init(key: Key, eta: PyTree, hparams: Any) -> Memory:
-        return Memory(eta, _arrays(es.init(key, eta, params(hparams))))
+        with jax.numpy_rank_promotion("allow"):
+            return Memory(eta, _arrays(es.init(key, eta, params(hparams))))
 
     def draw(key: Key, memory: Memory, hparams: Any) -> tuple[PyTree, Memory]:
-        population, state = es.ask(key, memory.state, params(hparams))
+        with jax.numpy_rank_promotion("allow"):  # evosax counts on it
+            population, state = es.ask(key, memory.state, params(hparams))
         in_pairs = jax.tree.map(lambda x: x.reshape(pairs, 2, *x.shape[1:]), population)
         return in_pairs, memory._replace(state=_arrays(state))
 
@@ -59,7 +61,8 @@ def evosax(strategy: str, pairs: int, like: PyTree) -> Search:
     ) -> tuple[Memory, Metrics]:
         population = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), drawn)
         loss = _loss(fitness, ok).ravel()
-        state, _ = es.tell(key, population, loss, memory.state, params(hparams))
+        with jax.numpy_rank_promotion("allow"):
+            state, _ = es.tell(key, population, loss, memory.state, params(hparams))
         eta = jax.tree.map(lambda x, y: x.astype(y.dtype), es.get_mean(state), memory.eta)
         moved = jax.tree.map(jnp.subtract, eta, memory.eta)
         spread = jnp.mean(jnp.asarray(state.std))

@@ -34,8 +34,9 @@ def surface(
 
     The slope is the derivative of `r A - D(r, A)` by r: above 0 it pushes the ratio up.
     """
-    log_ratio = jnp.linspace(*np.log(RATIOS), points)
-    advantage = jnp.linspace(*ADVANTAGES, points)
+    low, high = np.log(RATIOS)
+    log_ratio = jnp.linspace(low, high, points)
+    advantage = jnp.linspace(ADVANTAGES[0], ADVANTAGES[1], points)
     at = [jnp.broadcast_to(x, (points, points)) for x in (log_ratio[None], advantage[:, None])]
 
     def drift(u: Any) -> Any:
@@ -71,6 +72,7 @@ def _figure(rule: Any, eta: PyTree, shares: Sequence[float]) -> Any:
 
     figure = Figure(figsize=(1.2 + 3.2 * len(shares), 3.4), layout="constrained")
     panels = figure.subplots(1, len(shares), sharey=True, squeeze=False)[0]
+    shades: Any = None
     for axes, share in zip(panels, shares, strict=True):
         ratio, advantage, drift, slope = surface(rule, eta, share)
         shades = axes.pcolormesh(
