@@ -4,11 +4,14 @@ Every public name is listed here once; what is not here, or in the modules named
 private.  What is heavy and not always needed (brax, orbax, matplotlib) is imported on first use.
 """
 
+import gc as _gc
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fastrl import compilation as _compilation
+_collects = _gc.isenabled()
+_gc.disable()  # importing makes no garbage, and looking for it is a fifth of its time
+
+from fastrl import compilation as _compilation  # noqa: E402
 
 _compilation.fuse_several_outputs()
 _compilation.enable_cache()
@@ -21,7 +24,6 @@ from fastrl import normalize as normalize  # noqa: E402
 from fastrl import reset as reset  # noqa: E402
 from fastrl import returns as returns  # noqa: E402
 from fastrl import spaces as spaces  # noqa: E402
-from fastrl import transforms as transforms  # noqa: E402
 from fastrl.algorithms import ppo as ppo  # noqa: E402
 from fastrl.check_env import check_env as check_env  # noqa: E402
 from fastrl.checkpoint import CheckpointError as CheckpointError  # noqa: E402
@@ -35,7 +37,6 @@ from fastrl.interrupts import Interrupted as Interrupted  # noqa: E402
 from fastrl.kernels.prng import key as key  # noqa: E402
 from fastrl.levels import levels as levels  # noqa: E402
 from fastrl.loop import NonFiniteError as NonFiniteError  # noqa: E402
-from fastrl.plot import plot_run as plot_run  # noqa: E402
 from fastrl.policy import Policy as Policy  # noqa: E402
 from fastrl.policy import load as load  # noqa: E402
 from fastrl.population import members as members  # noqa: E402
@@ -56,9 +57,13 @@ from fastrl.types import Transition as Transition  # noqa: E402
 from fastrl.vec import VecEnv as VecEnv  # noqa: E402
 from fastrl.vec import rollout as rollout  # noqa: E402
 
+if _collects:
+    _gc.enable()
+
 if TYPE_CHECKING:  # imported on first use, by `__getattr__`
     from fastrl import schedules as schedules
     from fastrl import statistics as statistics
+    from fastrl import transforms as transforms
     from fastrl.algorithms import a2c as a2c
     from fastrl.algorithms import crossq as crossq
     from fastrl.algorithms import ddpg as ddpg
@@ -76,6 +81,7 @@ if TYPE_CHECKING:  # imported on first use, by `__getattr__`
     from fastrl.algorithms import sqirl as sqirl
     from fastrl.algorithms import subpo as subpo
     from fastrl.algorithms import td3 as td3
+    from fastrl.plot import plot_run as plot_run
     from fastrl.streaming import avg as avg
     from fastrl.streaming import stream_ac as stream_ac
     from fastrl.streaming import stream_q as stream_q
@@ -85,13 +91,18 @@ if TYPE_CHECKING:  # imported on first use, by `__getattr__`
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> ModuleType:
+_LATER = ("schedules", "statistics", "transforms")
+
+
+def __getattr__(name: str) -> Any:
     if name in _algorithms.names():
         return _algorithms.module(name)
-    if name in ("schedules", "statistics"):
+    if name in _LATER:
         return importlib.import_module(f"fastrl.{name}")
+    if name == "plot_run":
+        return importlib.import_module("fastrl.plot").plot_run
     raise AttributeError(f"module 'fastrl' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_algorithms.names(), "schedules", "statistics"})
+    return sorted({*globals(), *_algorithms.names(), *_LATER, "plot_run"})

@@ -53,7 +53,7 @@ def permutation(key: jax.Array, a: int, b: int) -> jax.Array:
 
 def _feistel(index: jax.Array, round_keys: jax.Array, a: int, b: int) -> jax.Array:
     """A bijection of 0 .. a b - 1 for every `round_keys` `[R, 2]`; uint32, elementwise."""
-    a, b = np.uint32(a), np.uint32(b)
+    a, b = np.uint32(a), np.uint32(b)  # type: ignore[assignment]
     left, right = lax.div(index, b), lax.rem(index, b)
     keys = [lax.squeeze(k, (0,)) for k in lax.split(round_keys.reshape(-1), [1] * round_keys.size)]
     for key_left, key_right in zip(keys[::2], keys[1::2], strict=True):

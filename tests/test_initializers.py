@@ -16,7 +16,8 @@ def test_orthonormal(shape: tuple[int, ...]) -> None:
     kernel = initializers.orthogonal(2.0)(fastrl.key(1), shape)
     matrix = np.asarray(kernel, np.float64).reshape(-1, shape[-1]) / 2.0
     small = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
-    assert kernel.shape == shape and kernel.dtype == jnp.float32
+    assert kernel.shape == shape
+    assert kernel.dtype == jnp.float32
     np.testing.assert_allclose(small, np.eye(len(small)), atol=1e-4)
 
 
