@@ -159,14 +159,15 @@ def insert(
     """Offers one level; returns the slot that it took, or `NOWHERE`.
 
     It takes an empty slot, or if there is none that of the level with the smallest P, score and
-    staleness together, where that level's score is below its own.  Active levels stay; a score
-    of -inf or NaN is not taken.  With `unique` a level that is there already gets the new score,
-    and is not inserted again.  The counter grows in any case.
+    staleness together (of several the one with the lowest score), where that level's score is
+    below its own.  Active levels stay; a score of -inf or NaN is not taken.  With `unique` a
+    level that is there already gets the new score, and is not inserted again.  The counter grows
+    in any case.
     """
     idle = replayable(buffer)
     chance = jnp.where(idle, distribution(buffer, replay), jnp.inf)
     chance = jnp.where(buffer.filled, chance, -1.0)
-    slot = jnp.argmin(chance)
+    slot = jnp.argmin(jnp.where(chance == chance.min(), buffer.score, jnp.inf))
     better = ~buffer.filled[slot] | (idle[slot] & (buffer.score[slot] < score))
     known = find(buffer, level) if unique else jnp.int32(NOWHERE)
     there = known != NOWHERE
