@@ -41,13 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = options.options(parsed)
     report = Report("Losse", chosen)
     rows = forgetting(parsed.seeds) if "forgetting" in parsed.only else []
-    for made in rows:
-        report.add(made)
-        print(f"    {made['note']}", flush=True)
     for name in parsed.tasks if "dyna" in parsed.only else ():
-        for made in planning(name, parsed.seeds, chosen.steps or TASKS.get(name, 5_000)):
-            report.add(made)
-            print(f"    {made['note']}", flush=True)
+        rows += planning(name, parsed.seeds, chosen.steps or TASKS.get(name, 5_000))
+    for made in rows:
+        report.add(made | {"bench": "losse"})
+        print(f"    {made['note']}", flush=True)
     report.close()
     return 0
 

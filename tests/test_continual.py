@@ -1,6 +1,6 @@
 """Worlds that change: what is when, over episodes, and learners that age with them."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +47,9 @@ def test_numbers_switch_and_drift_by_age():
     assert first != second
 
 
-def played(env: Any, steps: int, reset: Any = lifelong, num_envs: int = 2) -> Any:
+def played(env: Any, steps: int, num_envs: int = 2) -> Any:
     """Transitions `[T, N]` and params of the episodes `[T, N]`, of actions by chance."""
-    vec_env, task = VecEnv(env, num_envs, reset(env)), env.default_params()
+    vec_env, task = VecEnv(env, num_envs, lifelong(env)), env.default_params()
     space = env.action_space(task)
 
     def body(state: Any, key: Any) -> Any:
@@ -75,21 +75,11 @@ def test_a_stream_ages_over_all_of_its_episodes():
     there = seen.next_observation == cell
     np.testing.assert_array_equal(seen.terminated, there)
     np.testing.assert_allclose(seen.reward, np.where(there, 1.0, -0.01), rtol=1e-6)
-    plain, states = played(GOALS, 60, fastrl.reset.fresh)
-    assert states.env.time.max() < 60
-    assert (plain.next_observation[plain.terminated] == 0).mean() > 0.5
-
-
-class Row(NamedTuple):
-    shown: Any
 
 
 def test_observations_change_places_and_nothing_else_does():
     """Entries that are lost, another order within a stage, or other dynamics."""
     env = PermutedObservations(CartPole(), period=10)
-    seen, _ = played(env, 40, num_envs=1)
-    plain, _ = played(CartPole(), 40, fastrl.reset.fresh, num_envs=1)
-    assert env.observation_space(env.default_params()).bounds()[0].min() == -np.inf
     params, space = env.default_params(), env.observation_space(env.default_params())
     ramp = jnp.arange(4.0)
     orders = [
@@ -100,6 +90,7 @@ def test_observations_change_places_and_nothing_else_does():
     assert orders[2] == orders[3] != orders[0]
     assert all(sorted(o) == [0, 1, 2, 3] for o in orders)
     assert isinstance(space, Box)
+    assert (space.bounds()[0] == -np.inf).all()  # those of CartPole's velocities
     order = np.array(orders[2])
     inner, _ = CartPole().reset(jax.random.key(1), params.env)
     outer, _ = env.reset(jax.random.key(1), params._replace(age=12))
@@ -107,7 +98,6 @@ def test_observations_change_places_and_nothing_else_does():
     mine = env.step(jax.random.key(2), outer, jnp.int32(1), params._replace(age=12))[1]
     np.testing.assert_array_equal(mine.observation, expected.observation[order])
     assert mine.reward == expected.reward
-    assert seen.reward.shape == plain.reward.shape
     labels = PermutedObservations(Corners(3), period=1)
     assert labels.observation_space(labels.default_params()) == Discrete(9)
     told = [
@@ -118,7 +108,11 @@ def test_observations_change_places_and_nothing_else_does():
 
 
 @pytest.mark.parametrize(
-    "env", [GOALS, PermutedObservations(CartPole(), 10)], ids=["changing", "permuted"]
+    "env",
+    [
+        pytest.param(GOALS, id="changing"),
+        pytest.param(PermutedObservations(CartPole(), 10), id="permuted", marks=pytest.mark.slow),
+    ],
 )
 def test_the_contract_is_kept(env):
     """Learners and the compiler can't rely on it."""
@@ -131,7 +125,7 @@ def test_a_stream_learner_follows_a_goal_that_switches():
     """A learner whose stream does not age never sees the second goal."""
     env = Changing(Corners(3), {"goal": (0, 3)}, period=4_000)
     config = stream_q.Config(
-        num_steps=1_000, hidden_sizes=(), initializer="dense", time_feature=False,
+        num_steps=200, hidden_sizes=(), initializer="dense", time_feature=False,
         normalize_observation=False,
     )  # fmt: skip
     algorithm = stream_q.make(env, config, reset=lifelong)
@@ -140,9 +134,9 @@ def test_a_stream_learner_follows_a_goal_that_switches():
         jax.random.key(0), hparams, env.default_params()
     )
     lengths = metrics["episode_length"].total / metrics["episode_length"].weight
-    assert lengths[3] < 4.0  # right before the switch, and 4,000 steps after it; right are 2.3
-    assert lengths[4] > 2 * lengths[3]
-    assert lengths[7] < 4.0
+    assert lengths[19] < 4.0  # right before the switch, and 4,000 steps after it; right are 2.3
+    assert lengths[20] > 1.5 * lengths[19]
+    assert lengths[39] < 4.0
     at = env.default_params()._replace
     assert fastrl.evaluate(algorithm, state, params=at(age=4_000), episodes=50).mean_length < 3.0
     assert int(state.stream.memory) == 8_000

@@ -10,7 +10,7 @@ from toys import MaskedChoice
 
 import fastrl
 from fastrl.envs.continual import Corners
-from fastrl.model_based import dyna
+from fastrl.model_based import dyna, planning
 
 TINY = {"num_steps": 200, "hidden_sizes": (16,), "learning_starts": 20, "grids": 10}
 
@@ -27,8 +27,9 @@ def test_what_is_imagined_is_what_happens():
     """The outcome of another action, or ends and rewards in each other's place."""
     env, task = Corners(3), Corners(3).default_params()
     algorithm, state = trained(env, 600, dyna.HParams(final_epsilon=1.0), grids=30, num_starts=64)
-    parts = dyna._parts(env, algorithm.recipe.config, algorithm.recipe.reset)
-    seen = jax.jit(lambda s: dyna.imagine(parts, jax.random.key(1), s.model, s.starts, 64))(state)
+    planner = dyna.planner(env, algorithm.recipe.config)
+    key = jax.random.key(1)
+    seen = jax.jit(lambda s: planning.imagine(planner, key, s.model, s.starts, 64))(state)
     seen = jax.device_get(seen)
     assert len(set(seen.action.tolist())) == 4
     row, column = np.divmod(seen.x.argmax(-1), 3)
@@ -50,7 +51,7 @@ def test_probes_of_policy_and_bootstrap(model):
     algorithm, state = trained(env, 600, hparams, model=model)
     assert fastrl.evaluate(algorithm, state, episodes=20).mean_return == 1.0
     env = fastrl.make("probe/TimeLimit")
-    hparams = dyna.HParams(learning_rate=1e-2, gamma=0.8, tau=0.05, model_learning_rate=5e-3)
+    hparams = dyna.HParams(learning_rate=1e-2, gamma=0.8, tau=0.2, model_learning_rate=5e-3)
     algorithm, state = trained(env, 800, hparams, model=model)
     value = algorithm.value
     assert value is not None

@@ -8,8 +8,12 @@ from fastrl import algorithms
 from fastrl import reset as resets
 from fastrl.config.source import Source
 from fastrl.levels import levels
+from fastrl.transforms.continual import lifelong
 
-RESETS = {"fresh": resets.fresh, "pool": resets.pool, "cached": resets.cached, "levels": levels}
+RESETS = {
+    "fresh": resets.fresh, "pool": resets.pool, "cached": resets.cached, "levels": levels,
+    "lifelong": lifelong,
+}  # fmt: skip
 
 # In the place of a name: something that only the script that made the run can give again.
 CUSTOM = "custom"

@@ -16,24 +16,21 @@ only the model, the values, and some states to plan from are kept.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from fastrl import buffers, door, networks, optim
 from fastrl import metrics as fm
 from fastrl import reset as resets
-from fastrl.buffers import Buffer
-from fastrl.buffers import ring as rings
 from fastrl.metrics import Metrics
-from fastrl.model_based import losse, mlp_model
+from fastrl.model_based import losse, mlp_model, planning
 from fastrl.model_based import model as models
 from fastrl.model_based.model import Model
+from fastrl.model_based.planning import Imagined, Planner, Values, plan
 from fastrl.networks import Activation, NetworkConfig
-from fastrl.q_network import QNetwork, discrete, epsilon_greedy, q_network
+from fastrl.q_network import discrete, epsilon_greedy, q_network
 from fastrl.spaces import Box
 from fastrl.types import (
     Action,
@@ -106,7 +103,7 @@ class HParams(NamedTuple):
     gamma: Scalar = 0.99
     epsilon: Scalar = 1.0  # chance of a random action at the start
     final_epsilon: Scalar = 0.05
-    exploration_steps: Scalar = 2000  # environment steps from the first epsilon to the last
+    exploration_steps: Scalar = 2_000.0  # environment steps from the first epsilon to the last
     tau: Scalar = 0.01  # share of the values that goes into their target at each update
     max_grad_norm: Scalar = 10.0
     ridge: Scalar = 1e-5  # see `model.ModelHParams`
@@ -119,14 +116,6 @@ RANGES = models.RANGES | {
     "learning_rate": door.Range(0.0), "gamma": _SHARE, "epsilon": _SHARE, "final_epsilon": _SHARE,
     "tau": _SHARE, "exploration_steps": _POSITIVE, "max_grad_norm": _POSITIVE,
 }  # fmt: skip
-
-
-class Values(NamedTuple):
-    """What is learned of the actions."""
-
-    params: PyTree
-    target: PyTree
-    optimizer: optax.OptState
 
 
 class State(NamedTuple):
@@ -145,20 +134,7 @@ class _Parts(NamedTuple):
 
     config: Config
     vec_env: VecEnv
-    encode: Callable[[Observation], Array]  # observation [..., *] -> [..., D]
-    width: int  # D
-    network: QNetwork
-    world: Model
-    starts: Buffer
-
-    def q(self, params: PyTree, x: Array) -> Array:
-        """The values `[..., A]` of states as vectors `[..., D]`."""
-        return self.network.apply(params, x)[..., 0]
-
-    def pair(self, x: Array, action: Array) -> Array:
-        """What the model sees: `[..., D + A]`."""
-        one_hot = jax.nn.one_hot(action, self.network.num_actions)
-        return jnp.concatenate([x, one_hot], -1)
+    planner: Planner
 
 
 def make(
@@ -177,10 +153,13 @@ def make(
 
 @functools.lru_cache(maxsize=256)
 def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
-    parts = _parts(env, config, reset)
+    starts = reset(env)
+    door.record("what reset(env) returns", starts, Reset)
+    plans = planner(env, config)
+    parts = _Parts(config, VecEnv(env, 1, starts), plans)
 
     def values(state: State, observation: Observation) -> Array:
-        return parts.q(state.values.params, parts.encode(observation))
+        return plans.q(state.values.params, plans.encode(observation))
 
     def act(
         state: State, carry: Any, observation: Observation, key: Key | None
@@ -197,31 +176,32 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     )  # fmt: skip
 
 
-def _parts(env: Env, config: Config, reset: ResetFactory) -> _Parts:
+def planner(env: Env, config: Config) -> Planner:
+    """What plans on `env`. Raises ValueError for observations or actions that do not fit."""
     task = env.default_params()
     space, actions = env.observation_space(task), discrete(env.action_space(task))
     view, critic, mask = networks.split_views(space)
     if mask is not None or critic != view:
         raise ValueError("Dyna imagines observations: they can't have an action_mask or a critic")
-    starts = reset(env)
-    door.record("what reset(env) returns", starts, Reset)
-    encode = networks.encoder(view)
-    seen = jax.eval_shape(env.reset, jax.random.key(0), task)[1]
-    encoded: Callable[[Observation], Array] = lambda o: encode(networks.split_views(o)[0])  # noqa: E731
-    (width,) = jax.eval_shape(encoded, seen).shape
-    network = q_network(Box(-jnp.inf, jnp.inf, (width,)), actions, config.network)
-    world = config.world(width + actions.n, width + 2)
-    ring = buffers.uniform(config.num_starts, 1)
-    return _Parts(config, VecEnv(env, 1, starts), encoded, width, network, world, ring)
+    encoder = networks.encoder(view)
+    middle, reach = planning.ranges(view)
+    width = len(middle)
+    return Planner(
+        lambda observation: encoder(networks.split_views(observation)[0]), width, middle, reach,
+        q_network(Box(-jnp.inf, jnp.inf, (width,)), actions, config.network),
+        config.world(width + actions.n, width + 2), buffers.uniform(config.num_starts, 1),
+        config.num_planning, config.batch_size,
+    )  # fmt: skip
 
 
 def _init(parts: _Parts, key: Key, hparams: HParams, task: Any) -> State:
     key, q_key, model_key, env_key = jax.random.split(key, 4)
-    params = parts.network.init(q_key)
+    plans = parts.planner
+    params = plans.network.init(q_key)
     optimizer = optim.adam(hparams.learning_rate, hparams.max_grad_norm).init(params)
     values = Values(params, jax.tree.map(jnp.copy, params), optimizer)
-    starts = parts.starts.init(jnp.zeros(parts.width))
-    model = parts.world.init(model_key, hparams)
+    starts = plans.starts.init(jnp.zeros(plans.width))
+    model = plans.world.init(model_key, hparams)
     return State(key, values, model, starts, parts.vec_env.init(env_key, task), jnp.int32(0))
 
 
@@ -234,24 +214,25 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
 def _one(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
     """One step of the environment, what the model learns of it, and the planning after it."""
     key, action_key, env_key, model_key, plan_key = jax.random.split(state.key, 5)
-    x = parts.encode(state.env.observation)
-    q_t = parts.q(state.values.params, x)
+    plans = parts.planner
+    x = plans.encode(state.env.observation)
+    q_t = plans.q(state.values.params, x)
     progress = state.steps.astype(jnp.float32) / hparams.exploration_steps
     epsilon = optim.linear(hparams.epsilon, hparams.final_epsilon, progress)
     action = epsilon_greedy(action_key, q_t, epsilon, x)
     env, seen, metrics = parts.vec_env.step(env_key, state.env, action, task)
-    after = parts.encode(seen.next_observation)
+    after = plans.encode(seen.next_observation)
     end = seen.terminated.astype(jnp.float32)
     real = Imagined(x, action, after, seen.reward, end)
     told = jnp.concatenate([after - x, seen.reward[:, None], end[:, None]], -1)
-    pair = parts.pair(x, action)
-    surprise = jnp.square(parts.world.predict(state.model, pair) - told).mean()
-    model = parts.world.update(model_key, state.model, pair[0], told[0], hparams)
-    starts = parts.starts.add(state.starts, x[None])
+    pair = plans.pair(x, action)
+    surprise = jnp.square(plans.world.predict(state.model, pair) - told).mean()
+    model = plans.world.update(model_key, state.model, pair[0], told[0], hparams)
+    starts = plans.starts.add(state.starts, x[None])
     steps = state.steps + 1
     values, loss = jax.lax.cond(
         steps > parts.config.learning_starts,
-        lambda: _plan(parts, plan_key, state.values, model, starts, real, hparams),
+        lambda: plan(plans, plan_key, state.values, model, starts, real, hparams),
         lambda: (state.values, jnp.float32(0.0)),
     )
     metrics |= {
@@ -259,52 +240,3 @@ def _one(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[Stat
         "q_value": fm.each(q_t.max()), "model_error": fm.each(surprise),
     }  # fmt: skip
     return State(key, values, model, starts, env, steps), metrics
-
-
-class Imagined(NamedTuple):
-    """Transitions between states as vectors; leaves are `[B, ...]`."""
-
-    x: Array
-    action: Array
-    after: Array
-    reward: Array
-    end: Array  # how sure it is that it terminates, 0 to 1
-
-
-def imagine(parts: _Parts, key: Key, model: PyTree, starts: PyTree, size: int) -> Imagined:
-    """`size` transitions by the model, from states seen and actions by chance."""
-    start_key, action_key = jax.random.split(key)
-    draw = parts.starts.sample(starts, start_key, size)
-    x = rings.take(parts.starts.ring(starts).items, draw.row, draw.env)
-    action = jax.random.randint(action_key, (size,), 0, parts.network.num_actions)
-    told = parts.world.predict(model, parts.pair(x, action))
-    end = jnp.clip(told[:, -1], 0.0, 1.0)
-    return Imagined(x, action, x + told[:, : parts.width], told[:, -2], end)
-
-
-def _plan(
-    parts: _Parts, key: Key, values: Values, model: PyTree, starts: PyTree, real: Imagined,
-    hparams: HParams,
-) -> tuple[Values, Array]:  # fmt: skip
-    """`num_planning` updates of the values, and their mean loss."""
-
-    def update(values: Values, key: Key) -> tuple[Values, Array]:
-        imagined = imagine(parts, key, model, starts, parts.config.batch_size - 1)
-        batch = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), real, imagined)
-        best = parts.q(values.target, batch.after).max(-1)
-        wanted = batch.reward + hparams.gamma * (1.0 - batch.end) * best
-
-        def loss(params: PyTree) -> Array:
-            q = jnp.take_along_axis(parts.q(params, batch.x), batch.action[:, None], -1)[:, 0]
-            return jnp.square(q - wanted).mean()
-
-        value, grads = jax.value_and_grad(loss)(values.params)
-        adam = optim.adam(hparams.learning_rate, hparams.max_grad_norm)
-        step, optimizer = adam.update(grads, values.optimizer, values.params)
-        params = optax.apply_updates(values.params, step)
-        target = optax.incremental_update(params, values.target, hparams.tau)  # type: ignore[arg-type]
-        return Values(params, target, optimizer), value
-
-    keys = jax.random.split(key, parts.config.num_planning)
-    values, losses = jax.lax.scan(update, values, keys)
-    return values, losses.mean()

@@ -60,6 +60,7 @@ class Recurrent(NamedTuple):
     stream: Parts
     cell: Cell
     network: Network
+    side_by_side: int  # as `Algorithm` has it
 
     def init(self, key: Key) -> Params:
         """Consumes `key`."""
@@ -108,4 +109,4 @@ def build(parts: Parts, config: Config, num_outputs: int) -> Recurrent:
     made = recurrent_cells.cell(config.cell, width, config.memory_size)
     shape = Shape((made.num_features + width,), config.hidden_sizes, (num_outputs,))
     (network,) = networks.networks([shape], config.initializer, config.sparsity, config.layer_norm)
-    return Recurrent(parts, made, network)
+    return Recurrent(parts, made, network, streams.side_by_side([shape]))

@@ -101,6 +101,7 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
         check=functools.partial(door.ranges, allowed=RANGES),
         initial_carry=learner.recurrent.carry,
         recipe=Recipe("stream_q_memory", env, config, reset),
+        side_by_side=learner.recurrent.side_by_side,
     )  # fmt: skip
 
 

@@ -100,6 +100,7 @@ def _make(env: Env, config: Config, reset: ResetFactory, policy: Policy | None) 
         parameters=lambda state: state.params,
         check=functools.partial(door.ranges, allowed=RANGES),
         recipe=None if policy else Recipe("stream_td_memory", env, config, reset),
+        side_by_side=learner.recurrent.side_by_side,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ first on actions and last on observations, rewards and ends.
 
 from fastrl.transforms.action import ClipAction, RescaleAction, StickyActions
 from fastrl.transforms.base import Transform
+from fastrl.transforms.continual import Changing, PermutedObservations
 from fastrl.transforms.episode import ActionRepeat, TimeLimit
 from fastrl.transforms.frame_stack import FrameStack
 from fastrl.transforms.meta_episode import MetaEpisode
@@ -22,12 +23,14 @@ from fastrl.transforms.reward import ScaleReward
 # For the outer edge: configs name transforms by these.
 TRANSFORMS: dict[str, type[Transform]] = {
     "action_repeat": ActionRepeat,
+    "changing": Changing,
     "clip_action": ClipAction,
     "flatten_observation": FlattenObservation,
     "frame_stack": FrameStack,
     "meta_episode": MetaEpisode,
     "one_hot_channels": OneHotChannels,
     "one_hot_observation": OneHotObservation,
+    "permuted_observations": PermutedObservations,
     "rescale_action": RescaleAction,
     "scale_observation": ScaleObservation,
     "scale_reward": ScaleReward,
@@ -38,12 +41,14 @@ TRANSFORMS: dict[str, type[Transform]] = {
 __all__ = [
     "TRANSFORMS",
     "ActionRepeat",
+    "Changing",
     "ClipAction",
     "FlattenObservation",
     "FrameStack",
     "MetaEpisode",
     "OneHotChannels",
     "OneHotObservation",
+    "PermutedObservations",
     "RescaleAction",
     "ScaleObservation",
     "ScaleReward",
