@@ -1,6 +1,6 @@
 """PPO by rejax; whole trainings in one program, its evaluations left out of the time.
 
-It has no annealing of the learning rate.  The return is that of 128 episodes after training.
+It has no annealing of the learning rate.
 """
 
 # Peers are installed in environments of their own.
@@ -8,17 +8,13 @@ It has no annealing of the learning rate.  The return is that of 128 episodes af
 
 from typing import Any
 
-import jax
-import worker
+import rejax_training
 from rejax import PPO
-from rejax.evaluate import evaluate
-
-EPISODES = 128
 
 
 def main(settings: dict[str, Any]) -> None:
     """Serves rounds of `steps` environment steps (of each member)."""
-    members, h = settings.get("members", 1), settings["hparams"]
+    h = settings["hparams"]
     algorithm = PPO.create(
         env=settings["env"], num_envs=settings["num_envs"], num_steps=settings["num_steps"],
         num_epochs=settings["num_epochs"], num_minibatches=settings["num_minibatches"],
@@ -29,30 +25,5 @@ def main(settings: dict[str, Any]) -> None:
         agent_kwargs={
             "activation": settings["activation"], "hidden_layer_sizes": settings["hidden_sizes"],
         },
-    ).replace(eval_callback=lambda algorithm, state, key: ())  # fmt: skip
-    now = {"key": jax.random.PRNGKey(settings["seed"])}
-
-    def keys() -> Any:
-        now["key"], draw = jax.random.split(now["key"])
-        return draw if members == 1 else jax.random.split(draw, members)
-
-    function = algorithm.train if members == 1 else jax.vmap(algorithm.train)
-    program, seconds = worker.compiled(jax, function, keys())
-
-    def round_() -> dict[str, Any]:
-        seeds = jax.block_until_ready(keys())
-        (now["state"], _), spent = worker.timed(lambda: jax.block_until_ready(program(seeds)))
-        return {"steps": settings["steps"] * members, **spent}
-
-    def finish() -> dict[str, Any]:
-        state = now["state"] if members == 1 else jax.tree.map(lambda x: x[0], now["state"])
-        params = algorithm.env_params
-        _, returns = evaluate(
-            algorithm.make_act(state), now["key"], algorithm.env, params, EPISODES,
-            params.max_steps_in_episode,
-        )  # fmt: skip
-        return {"return": float(returns.mean())}
-
-    round_()
-    versions = worker.versions("rejax", "gymnax", "jax")
-    worker.serve(round_, finish, compile_seconds=seconds, versions=versions)
+    )  # fmt: skip
+    rejax_training.serve(algorithm, settings)

@@ -1,5 +1,6 @@
 """What users pass, checked where it comes in: errors name the value and the way out."""
 
+import dataclasses
 import math
 import numbers
 from collections.abc import Mapping
@@ -93,6 +94,13 @@ def flag(name: str, value: Any) -> None:
     """Raises ValueError unless `value` is True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name}={value!r}: needs true or false")
+
+
+def flags(config: Any) -> None:
+    """Raises ValueError unless the fields of a dataclass that are flags by default are flags."""
+    for field in dataclasses.fields(config):
+        if isinstance(field.default, bool):
+            flag(field.name, getattr(config, field.name))
 
 
 def choice(name: str, value: Any, known: tuple[str, ...]) -> None:

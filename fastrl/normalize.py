@@ -14,7 +14,7 @@ several devices gets the numbers of a run on one.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import chex
 import jax
@@ -165,3 +165,24 @@ def _moments(batch: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
 def _to_shape(shape: tuple[int, ...], *arrays: Array) -> list[Array]:
     """Broadcast in so many words: strict sessions forbid it to happen by itself."""
     return [jnp.broadcast_to(x, shape) for x in arrays]
+
+
+class _Normalises(Protocol):
+    """A config that says whether observations are normalised."""
+
+    @property
+    def normalize_observation(self) -> bool: ...
+
+
+class _Counts(Protocol):
+    """A state with statistics of observations."""
+
+    @property
+    def observations(self) -> RunningStatistics: ...
+
+
+def seen(config: _Normalises, state: _Counts, observation: PyTree) -> PyTree:
+    """The observation as the networks of a learner see it."""
+    if not config.normalize_observation:
+        return observation
+    return normalize(state.observations, observation)

@@ -7,15 +7,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fastrl import memory, spaces
-from fastrl.memory import MemoryConfig
+from fastrl import spaces
+from fastrl.cells import Gru, Lstm, MemoryConfig
 from fastrl.networks import NetworkConfig, Torso, encoder, split_views
 from fastrl.q_network import Head, discrete
 from fastrl.spaces import Space
 from fastrl.types import Array, Key, Observation, PyTree
 
 Cell = Literal["gru", "lstm"]
-_CELLS: dict[str, Any] = {"gru": memory.Gru, "lstm": memory.Lstm}
+_CELLS: dict[str, Any] = {"gru": Gru, "lstm": Lstm}
 
 
 class RecurrentQ(NamedTuple):

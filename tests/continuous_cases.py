@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fastrl
-from fastrl.algorithms.off_policy import Batch
+from fastrl.algorithms.replay import Batch
 from fastrl.envs import probe
 from fastrl.spaces import Box
 from fastrl.types import Array, Key, Step

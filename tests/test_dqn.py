@@ -11,9 +11,8 @@ import pytest
 import fastrl
 from fastrl import noisy
 from fastrl import value_distributions as distributions
-from fastrl.algorithms import dqn
-from fastrl.algorithms.off_policy import Batch
-from fastrl.q_network import q_network
+from fastrl.algorithms import dqn, dqn_parts
+from fastrl.algorithms.replay import Batch
 
 ACTIONS = 3
 HPARAMS = dqn.HParams(
@@ -47,12 +46,8 @@ def a_batch(seed, size=12):
 def of_config(switches, hidden_sizes=()):
     """The parts of DQN for observations of 4 numbers and 3 actions."""
     config = dqn.Config(hidden_sizes=hidden_sizes, num_atoms=7, **switches)
-    distribution = dqn._distribution(config)
-    network = q_network(
-        fastrl.spaces.Box(-1.0, 1.0, (4,)), fastrl.spaces.Discrete(ACTIONS), config.network,
-        num_outputs=distribution.num_outputs, dueling=config.dueling,
-    )  # fmt: skip
-    return dqn._Parts(config, network, distribution)
+    seen, actions = fastrl.spaces.Box(-1.0, 1.0, (4,)), fastrl.spaces.Discrete(ACTIONS)
+    return dqn_parts.parts(seen, actions, config)
 
 
 def updated(parts, learned, batches, hparams, key=None):

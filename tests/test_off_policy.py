@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import fastrl
-from fastrl import algorithms
-from fastrl.algorithms import dqn, off_policy
+from fastrl import algorithms, normalize
+from fastrl.algorithms import dqn, off_policy, replay
 from fastrl.buffers import Draw
 
 
@@ -18,7 +18,7 @@ def a_ring(rng, length, num_envs):
     """Random steps `[L, N]`; an end is one of both kinds, never both."""
     end = rng.random((length, num_envs)) < 0.3
     cut = rng.random((length, num_envs)) < 0.5
-    return off_policy.Item(
+    return replay.Item(
         None, None, rng.normal(size=(length, num_envs)), end & ~cut, end & cut, None
     )  # fmt: skip
 
@@ -39,7 +39,7 @@ def test_a_batch_larger_than_the_buffer_is_refused(name):
     """Else every update learns from copies, and nothing tells."""
     config, small = algorithms.module(name).Config, {"num_envs": 1, "num_steps": 1}
     config(buffer_size=64, batch_size=64, **small)
-    with pytest.raises(ValueError, match="batch_size=65 is more than buffer_size=64: .* larger"):
+    with pytest.raises(ValueError, match=r"batch_size=65 is more than buffer_size=64: .* larger"):
         config(buffer_size=64, batch_size=65, **small)
 
 
@@ -51,7 +51,7 @@ def test_n_step_returns_equal_plain_loops(n):
     row, env = (x.reshape(-1) for x in np.mgrid[0:7, 0:3])
     draw = Draw(jnp.asarray(row), jnp.asarray(env), jnp.ones(21))
     arrays = jax.tree.map(lambda x: jnp.asarray(x, "float32" if x.dtype == float else None), items)
-    got = off_policy.n_step(arrays, draw, gamma, n)
+    got = replay.n_step(arrays, draw, gamma, n)
     for i, (t, e) in enumerate(zip(row, env, strict=True)):
         total, discount, last = 0.0, 1.0, 0
         for k in range(n):
@@ -153,6 +153,6 @@ def test_normalised_observations_are_those_of_the_state():
     state, _ = step(state)
     assert float(state.observations.count) >= 32
     config = dqn.Config(normalize_observation=True)
-    view = off_policy.seen(config, state, jnp.ones(4))
+    view = normalize.seen(config, state, jnp.ones(4))
     want = (1.0 - state.observations.mean) / jnp.sqrt(state.observations.variance + 1e-8)
     np.testing.assert_allclose(view, jnp.clip(want, -10.0, 10.0), rtol=1e-4)

@@ -11,8 +11,8 @@ import pytest
 
 import fastrl
 from fastrl import policy_gradient
-from fastrl.algorithms import trajectories
-from fastrl.algorithms.policy_gradient import Trajectories, hessian_vector
+from fastrl.algorithms import trajectories, trajectory_gradients
+from fastrl.algorithms.trajectory_gradients import Trajectories, hessian_vector
 from fastrl.envs.tabular import RandomMDP
 from fastrl.kernels import prng
 
@@ -90,9 +90,9 @@ def test_gradient_and_hessian_vector_product_equal_those_of_the_return():
     to_go = np.cumsum(discounted[::-1], 0)[::-1]
     weight = jnp.asarray(to_go * (p * len(p)), jnp.float32)  # so that a mean is the expectation
     seen = Trajectories(observation, action, weight, jnp.ones(weight.shape))
-    parts = policy_gradient._Parts(config(), network, None, None)  # type: ignore[arg-type]
-    phi = functools.partial(policy_gradient._phi, parts, seen)
-    log_p = functools.partial(policy_gradient._log_p, parts, seen)
+    parts = trajectory_gradients.Parts(config(), network, None, None)  # type: ignore[arg-type]
+    phi = functools.partial(trajectory_gradients.phi, parts, seen)
+    log_p = functools.partial(trajectory_gradients.log_p, parts, seen)
 
     with jax.enable_x64(True):
         value = exact(ENV, gamma)
@@ -130,8 +130,8 @@ def played_gradient(state, params):
     """g of the trajectories that an iteration from `state` plays with `params`."""
     parts = policy_gradient.make(ENV, config("reinforce")).step.args[0]  # type: ignore[attr-defined]
     key, hparams = jax.random.split(state.key, 4)[1], policy_gradient.HParams(gamma=0.9)
-    seen, _, _ = policy_gradient._play(parts, key, params, state, hparams, ENV.default_params())
-    return jax.grad(functools.partial(policy_gradient._phi, parts, seen))(params)
+    seen, _, _ = trajectory_gradients.play(parts, key, params, state, hparams, ENV.default_params())
+    return jax.grad(functools.partial(trajectory_gradients.phi, parts, seen))(params)
 
 
 def gradient_at(state, params):
@@ -184,7 +184,7 @@ def test_a_cut_trajectory_counts_up_to_the_cut():
     hparams, task = policy_gradient.HParams(gamma=0.5), env.default_params()
     state = jax.jit(algorithm.init)(prng.key(0), hparams, task)
     parts = algorithm.step.args[0]  # type: ignore[attr-defined]
-    play = jax.jit(functools.partial(policy_gradient._play, parts))
+    play = jax.jit(functools.partial(trajectory_gradients.play, parts))
     seen, _, metrics = play(state.key, state.params, state, hparams, task)
     expected = [sum(0.5**h for h in range(t, 10)) for t in range(10)] + [0.0] * 4
     np.testing.assert_allclose(seen.weight, np.tile(np.array(expected)[:, None], 4), atol=1e-6)
@@ -244,3 +244,16 @@ def test_a_fixed_deviation_is_the_one_that_acts_and_is_not_learned():
         assert not np.asarray(getattr(after, name)["params"]["log_std"]).any()
     drawn, _ = algorithm.act(state, (), jnp.ones((4000, 1)), prng.key(1))
     assert abs(float(drawn.std()) - 0.25) < 0.02
+
+
+def test_scheduled_has_the_powers_of_each_method():
+    """A schedule under which a method can't converge, or the one of another method."""
+    powers = {
+        method: tuple(policy_gradient.scheduled(method, 0.5, gamma=0.9)[2:4])
+        for method in ("reinforce", "n_pg_igt", "harpg", "n_harpg")
+    }
+    assert powers.pop("reinforce")[1] == pytest.approx(2 / 3)
+    assert powers == {"n_pg_igt": (0.8, 1.0), "harpg": (1.0, 0.5), "n_harpg": (1.0, 1.0)}
+    assert policy_gradient.scheduled("harpg", 0.5, gamma=0.9)[:2] == (0.5, 0.9)
+    with pytest.raises(ValueError, match=r"'storm'.*'harpg'"):
+        policy_gradient.scheduled("storm", 0.5)  # type: ignore[arg-type]

@@ -12,9 +12,9 @@ import toys
 
 import fastrl
 from fastrl import memory, ppo, ppo_memory
+from fastrl.cells import MemoryConfig
 from fastrl.envs.classic import CartPole
 from fastrl.kernels import prng
-from fastrl.memory import MemoryConfig
 from fastrl.networks import NetworkConfig
 from fastrl.spaces import Box, Discrete
 

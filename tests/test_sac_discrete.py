@@ -13,7 +13,7 @@ from continuous_cases import Spaces, assert_close, batches, compiled
 
 import fastrl
 from fastrl import sac_discrete
-from fastrl.algorithms.off_policy import Batch
+from fastrl.algorithms.replay import Batch
 from fastrl.spaces import Discrete
 
 HPARAMS = sac_discrete.HParams(

@@ -14,6 +14,7 @@ from scipy import stats
 import fastrl
 from fastrl import ppo, snapshots
 from fastrl.envs.classic import CartPole
+from fastrl.k_means import k_means
 from fastrl.kernels import prng
 from fastrl.snapshots import Starts, Visits, grouped
 from fastrl.vec import VecEnv, rollout
@@ -36,7 +37,7 @@ def test_groups_are_the_best_there_are(k):
     """Lloyd's method would stop at a local best; a wrong recursion at none."""
     for seed in range(20):
         x = np.random.RandomState(seed).normal(size=9).round(1 + seed % 2)
-        labels = snapshots.k_means(x, k)
+        labels = k_means(x, k)
         assert set(labels) <= set(range(k))
         within = sum(((x[labels == i] - x[labels == i].mean()) ** 2).sum() for i in set(labels))
         np.testing.assert_allclose(within, by_brute_force(x, k), atol=1e-9)

@@ -11,23 +11,22 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from fastrl import distributions, door, normalize, optim, sharding
-from fastrl import reset as resets
+from fastrl import arguments, distributions, door, normalize, optim, sharding
 from fastrl.algorithms import on_policy
 from fastrl.algorithms.on_policy import Sample
-from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
 from fastrl.networks import ActorCritic, NetworkConfig, actor_critic
 from fastrl.spaces import Space
 from fastrl.storage import Storage, storage
 from fastrl.types import (
     Action,
+    Algorithm,
     Array,
     Env,
     Key,
     Observation,
     PyTree,
-    Reset,
+    Recipe,
     ResetFactory,
     Scalar,
 )
@@ -131,38 +130,26 @@ def build(env: Env, config: Any, shape: NetworkConfig, reset: ResetFactory) -> A
     """
     task = env.default_params()
     observation_space, action_space = env.observation_space(task), env.action_space(task)
-    starts = reset(env)
-    door.record("what reset(env) returns", starts, Reset)
     return Agent(
         actor_critic(observation_space, action_space, shape),
-        VecEnv(env, config.num_envs, starts),
+        VecEnv(env, config.num_envs, arguments.starts(env, reset)),
         observation_space, action_space, storage(observation_space),
         config.normalize_observation, config.normalize_reward,
     )  # fmt: skip
 
 
-def checked(env: Env, config: Any, cls: type, reset: ResetFactory | None) -> ResetFactory:
-    """`reset`, by default the environment's own. Raises TypeError for arguments that are wrong."""
-    door.environment(env)
-    door.record("config", config, cls)
-    reset = reset or resets.default(env)
-    door.function("reset", reset, "fastrl.reset.pool")
-    return reset
-
-
-def final_value(
-    value: Callable[[Observation], Array], truncated: Array, following: Observation
-) -> Array:
-    """The value of what follows where `truncated` `[...]`, else 0.
-
-    It is needed where an episode was cut off, and nearly always there is none.
-    """
-    return jax.lax.cond(
-        truncated.any(),
-        lambda x: value(x) * truncated,
-        lambda x: jnp.zeros(truncated.shape),
-        following,
-    )
+def algorithm(
+    name: str, env: Env, config: Any, reset: ResetFactory, agent: Agent,
+    init: Callable[..., Any], step: Callable[..., Any], hparams: Any,
+    ranges: dict[str, door.Range],
+) -> Algorithm:  # fmt: skip
+    """The Algorithm of a learner that acts as `agent` does; its state has `params`."""
+    return Algorithm(
+        init, step, agent.act, config.num_envs * config.num_steps, hparams, env, agent.value,
+        parameters=lambda state: state.params,
+        check=functools.partial(door.ranges, allowed=ranges),
+        recipe=Recipe(name, env, config, reset),
+    )  # fmt: skip
 
 
 def next_values(samples: Sample, values: Array, last_value: Array) -> Array:
@@ -182,16 +169,6 @@ def explained_variance(values: Array, targets: Array) -> Array:
     """The share of the targets' variance that the values explain; 1 at best."""
     values, targets = jax.lax.stop_gradient((values, targets))
     return 1.0 - jnp.var(targets - values) / (jnp.var(targets) + 1e-8)
-
-
-def shuffled_envs(key: Key, num_envs: int, num_epochs: int, num_minibatches: int) -> Array:
-    """The environments of every minibatch, int32 `[epochs * minibatches, B]`.
-
-    All of them in every epoch.  Consumes `key`.
-    """
-    shuffle = functools.partial(permutation, a=1, b=num_envs)
-    order = jax.vmap(shuffle)(jax.random.split(key, num_epochs))
-    return order.reshape(num_epochs * num_minibatches, -1)
 
 
 def of_envs(rollout: Rollout, envs: Array) -> Rollout:

@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import distributions, door
+from fastrl import arguments, distributions, door, normalize
 from fastrl import metrics as fm
-from fastrl import reset as resets
 from fastrl.algorithms import off_policy
 from fastrl.algorithms.off_policy import Learner
 from fastrl.metrics import Metrics
@@ -30,7 +29,6 @@ from fastrl.types import (
     Observation,
     PyTree,
     Recipe,
-    Reset,
     ResetFactory,
     Scalar,
 )
@@ -52,11 +50,6 @@ class Config(off_policy.Config):
         object.__setattr__(self, "hidden_sizes", network.hidden_sizes)
 
 
-POSITIVE = door.Range(0.0, open=True)
-NOT_NEGATIVE = door.Range(0.0)
-SHARE = door.Range(0.0, 1.0)
-
-
 class Agent(NamedTuple):
     """A learner, and how what it learned is used."""
 
@@ -71,19 +64,17 @@ def algorithm(
     hparams: Any, ranges: dict[str, door.Range],
 ) -> Algorithm:  # fmt: skip
     """The Algorithm of `agent` on `env`."""
-    starts = reset(env)
-    door.record("what reset(env) returns", starts, Reset)
-    parts = off_policy.parts(env, config, starts, agent.learner)
+    parts = off_policy.parts(env, config, arguments.starts(env, reset), agent.learner)
     init, step = off_policy.algorithm_functions(parts)
 
     def act(
         state: off_policy.State, carry: Any, observation: Observation, key: Key | None
     ) -> tuple[Action, Any]:
-        view = off_policy.seen(config, state, observation)
+        view = normalize.seen(config, state, observation)
         return agent.policy(state.learned, view, key), carry
 
     def value(state: off_policy.State, observation: Observation) -> Array:
-        return agent.value(state.learned, off_policy.seen(config, state, observation))
+        return agent.value(state.learned, normalize.seen(config, state, observation))
 
     return Algorithm(
         init, step, act, config.steps_per_round * config.num_rounds, hparams, env, value,
@@ -91,15 +82,6 @@ def algorithm(
         check=functools.partial(door.ranges, allowed=ranges),
         recipe=Recipe(name, env, config, reset),
     )  # fmt: skip
-
-
-def checked(env: Env, config: Any, cls: type, reset: ResetFactory | None) -> ResetFactory:
-    """The reset to use. Raises TypeError for what is none of these things."""
-    door.environment(env)
-    door.record("config", config, cls)
-    reset = reset or resets.default(env)
-    door.function("reset", reset, "fastrl.reset.pool")
-    return reset
 
 
 def explored(config: Config, space: Box, action: Array, key: Key, steps: Array) -> Action:

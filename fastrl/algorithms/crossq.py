@@ -21,18 +21,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import continuous_networks as networks
-from fastrl import door
-from fastrl.algorithms import continuous, off_policy, soft_policy
+from fastrl import arguments, continuous_networks, door
+from fastrl.algorithms import continuous, off_policy, ranges, soft_policy
 from fastrl.algorithms.continuous import Agent, Trained
-from fastrl.algorithms.off_policy import Batch, Learner
-from fastrl.algorithms.soft_policy import SoftPolicy
-from fastrl.continuous_networks import Actor, Critic
+from fastrl.algorithms.replay import Batch
+from fastrl.algorithms.soft_policy import Networks, SoftPolicy
 from fastrl.distributions import from_environment
 from fastrl.metrics import Metrics
 from fastrl.networks import NetworkConfig
-from fastrl.spaces import Box
-from fastrl.types import Action, Algorithm, Array, Env, Key, Observation, ResetFactory, Scalar
+from fastrl.types import Algorithm, Array, Env, Key, ResetFactory, Scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +63,7 @@ class HParams(NamedTuple):
     beta1: Scalar = 0.5  # of Adam
 
 
-RANGES = {
-    "learning_rate": continuous.NOT_NEGATIVE, "critic_learning_rate": continuous.NOT_NEGATIVE,
-    "temperature_learning_rate": continuous.NOT_NEGATIVE, "gamma": continuous.SHARE,
-    "temperature": continuous.POSITIVE, "beta1": door.Range(0.0, 0.999),
-}  # fmt: skip
+RANGES = ranges.of(HParams, beta1=door.Range(0.0, 0.999))
 
 
 class Learned(NamedTuple):
@@ -81,15 +74,6 @@ class Learned(NamedTuple):
     updates: Array  # int32
 
 
-class _Parts(NamedTuple):
-    """What is closed over."""
-
-    config: Config
-    space: Box
-    actor: Actor
-    critic: Critic
-
-
 def make(
     env: Env, config: Config = Config(), *, reset: ResetFactory | None = None
 ) -> Algorithm[HParams, off_policy.State]:
@@ -97,7 +81,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, continuous.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)
@@ -108,55 +92,38 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
 def agent(env: Env, config: Config) -> Agent:
     """The learner on the spaces of `env`."""
     task = env.default_params()
-    space, seen = networks.box(env.action_space(task)), env.observation_space(task)
+    space, seen = continuous_networks.box(env.action_space(task)), env.observation_space(task)
     activation, sizes = config.activation, config.critic_hidden_sizes
-    actor = networks.actor(seen, space, config.hidden_sizes, activation, norm="batch")
-    critic = networks.critic(seen, space, config.num_critics, sizes, activation, norm="batch")
-    parts = _Parts(config, space, actor, critic)
-    return Agent(
-        Learner(
-            functools.partial(_init, parts),
-            functools.partial(_explore, parts),
-            functools.partial(_update, parts),
-        ),
-        functools.partial(soft_policy.act, actor, space),
-        functools.partial(_value, parts),
-        lambda learned: learned.policy.actor.variables,
+    actor = continuous_networks.actor(seen, space, config.hidden_sizes, activation, norm="batch")
+    critic = continuous_networks.critic(
+        seen, space, config.num_critics, sizes, activation, norm="batch"
     )
+    built = Networks(space, actor, critic)
+    return soft_policy.agent(
+        config, built, functools.partial(_init, built),
+        functools.partial(_update, config, built), lambda values: values.min(0),
+    )  # fmt: skip
 
 
-def _init(parts: _Parts, key: Key, hparams: HParams) -> Learned:
-    actor_key, critic_key = jax.random.split(key)
-    variables = parts.critic.init(critic_key)
-    critic = continuous.trained(variables, optax.adam(hparams.critic_learning_rate))
-    policy = soft_policy.init(parts.actor, actor_key, hparams)
-    return Learned(policy, critic, jnp.int32(0))
-
-
-def _explore(
-    parts: _Parts, learned: Learned, observation: Observation, key: Key, hparams: HParams,
-    steps: Array,
-) -> Action:  # fmt: skip
-    policy_key, random_key = jax.random.split(key)
-    policy = parts.actor.policy(learned.policy.actor.variables, observation)
-    action = policy.sample(policy_key)
-    return continuous.explored(parts.config, parts.space, action, random_key, steps)
+def _init(networks: Networks, key: Key, hparams: HParams) -> Learned:
+    return Learned(*soft_policy.without_target(networks, key, hparams), jnp.int32(0))
 
 
 def _update(
-    parts: _Parts, learned: Learned, batch: Batch, key: Key, hparams: HParams, steps: Array
-) -> tuple[Learned, Metrics, Array]:
+    config: Config, networks: Networks, learned: Learned, batch: Batch, key: Key,
+    hparams: HParams, steps: Array,
+) -> tuple[Learned, Metrics, Array]:  # fmt: skip
     next_key, policy_key = jax.random.split(key)
     optimizer = optax.adam(hparams.critic_learning_rate, b1=hparams.beta1)  # type: ignore[arg-type]
-    loss = functools.partial(_loss, parts, learned.policy, batch, next_key)
+    loss = functools.partial(_loss, networks, learned.policy, batch, next_key)
     critic, (values, target, after) = continuous.descend(learned.critic, loss, optimizer)
     critic = critic._replace(variables={**after, "params": critic.variables["params"]})
     count = learned.updates + 1
     policy, metrics = continuous.every(
-        parts.config.policy_delay, count,
+        config.policy_delay, count,
         lambda policy: soft_policy.improve(
-            parts.actor, parts.config, policy, batch.observation, policy_key, hparams,
-            lambda a: parts.critic.apply(critic.variables, batch.observation, a, None).min(0),
+            networks.actor, config, policy, batch.observation, policy_key, hparams,
+            lambda a: networks.critic.apply(critic.variables, batch.observation, a, None).min(0),
             hparams.beta1,
         ),
         learned.policy,
@@ -166,23 +133,17 @@ def _update(
 
 
 def _loss(
-    parts: _Parts, policy: SoftPolicy, batch: Batch, key: Key, variables: Any
+    networks: Networks, policy: SoftPolicy, batch: Batch, key: Key, variables: Any
 ) -> tuple[Array, tuple[Array, Array, Any]]:
     """The loss of the critics; their values `[E, B]`, the target `[B]`, the variables after it."""
-    following = parts.actor.policy(policy.actor.variables, batch.next_observation)
+    following = networks.actor.policy(policy.actor.variables, batch.next_observation)
     next_action, log_prob = following.sample_and_log_prob(key)
-    action = from_environment(parts.space, batch.action)
+    action = from_environment(networks.space, batch.action)
     both = lambda x, y: jnp.concatenate([x, y])  # noqa: E731
     seen = jax.tree.map(both, batch.observation, batch.next_observation)
-    values, after = parts.critic.train(variables, seen, both(action, next_action))
+    values, after = networks.critic.train(variables, seen, both(action, next_action))
     values, next_values = jnp.split(values, 2, axis=1)
     next_value = next_values.min(0) - soft_policy.alpha(policy.temperature) * log_prob
     target = jax.lax.stop_gradient(batch.reward + batch.discount * next_value)
     loss = continuous.squared_error(values, target, batch.weight)
     return loss, (values, target, after)
-
-
-def _value(parts: _Parts, learned: Learned, observation: Observation) -> Array:
-    """The least of the critics' values of the policy's mode."""
-    action = parts.actor.mode(learned.policy.actor.variables, observation)
-    return parts.critic.apply(learned.critic.variables, observation, action, None).min(0)

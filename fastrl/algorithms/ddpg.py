@@ -8,6 +8,7 @@ import dataclasses
 import functools
 from typing import NamedTuple
 
+from fastrl import arguments
 from fastrl.algorithms import continuous, off_policy, td3
 from fastrl.types import Algorithm, Env, ResetFactory, Scalar
 
@@ -39,7 +40,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, continuous.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)

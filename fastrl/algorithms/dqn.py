@@ -16,15 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from fastrl import door, noisy, q_targets
+from fastrl import arguments, door, noisy, normalize, q_targets
 from fastrl import metrics as fm
-from fastrl import reset as resets
-from fastrl import value_distributions as distributions
-from fastrl.algorithms import off_policy, q_learning
-from fastrl.algorithms.off_policy import Batch, Learner
+from fastrl.algorithms import dqn_parts, off_policy, q_learning, ranges, replay
+from fastrl.algorithms.dqn_parts import Parts
+from fastrl.algorithms.off_policy import Learner
+from fastrl.algorithms.replay import Batch
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, NetworkConfig
-from fastrl.q_network import QNetwork, allowed, epsilon_greedy, q_network
+from fastrl.q_network import allowed, epsilon_greedy
 from fastrl.types import (
     Action,
     Algorithm,
@@ -33,11 +33,9 @@ from fastrl.types import (
     Key,
     Observation,
     Recipe,
-    Reset,
     ResetFactory,
     Scalar,
 )
-from fastrl.value_distributions import ValueDistribution
 
 Torso = Literal["mlp", "conv"]
 
@@ -112,11 +110,10 @@ class HParams(NamedTuple):
     final_learning_rate: Scalar = 0.0
 
 
-_POSITIVE = door.Range(0.0, open=True)
-RANGES = q_learning.RANGES | {
-    "sigma": door.Range(0.0), "munchausen_scale": door.Range(0.0, 1.0), "huber": _POSITIVE,
-    "kappa": _POSITIVE, "temperature": _POSITIVE, "log_policy_min": door.Range(most=0.0),
-}  # fmt: skip
+RANGES = ranges.of(
+    HParams, sigma=ranges.NOT_NEGATIVE, munchausen_scale=ranges.SHARE, huber=ranges.POSITIVE,
+    kappa=ranges.POSITIVE, log_policy_min=door.Range(most=0.0),
+)  # fmt: skip
 _OPTIMISM = {"value": q_targets.soft_value, "gap": q_targets.gap}
 
 
@@ -127,14 +124,6 @@ class Learned(NamedTuple):
     bounds: Array  # float32 [2]: hparams.value_min, value_max
 
 
-class _Parts(NamedTuple):
-    """What is closed over."""
-
-    config: Config
-    network: QNetwork
-    distribution: ValueDistribution
-
-
 def make(
     env: Env, config: Config = Config(), *, reset: ResetFactory | None = None
 ) -> Algorithm[HParams, off_policy.State]:
@@ -142,38 +131,28 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    door.environment(env)
-    door.record("config", config, Config)
-    reset = reset or resets.default(env)
-    door.function("reset", reset, "fastrl.reset.pool")
-    return _make(env, config, reset)
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)
 def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     task = env.default_params()
-    starts = reset(env)
-    door.record("what reset(env) returns", starts, Reset)
-    distribution = _distribution(config)
-    network = q_network(
-        env.observation_space(task), env.action_space(task), config.network,
-        num_outputs=distribution.num_outputs, dueling=config.dueling,
-    )  # fmt: skip
-    own = _Parts(config, network, distribution)
+    starts = arguments.starts(env, reset)
+    own = dqn_parts.parts(env.observation_space(task), env.action_space(task), config)
     learner = Learner(
         functools.partial(_init, own), functools.partial(_explore, own),
         functools.partial(_update, own),
     )  # fmt: skip
-    prioritised = {"priority": off_policy.proportional, "beta": off_policy.annealed}
+    prioritised = {"priority": replay.proportional, "beta": replay.annealed}
     parts = off_policy.parts(
         env, config, starts, learner, **(prioritised if config.prioritised else {})
     )
     init, step = off_policy.algorithm_functions(parts)
 
     def values(state: off_policy.State, observation: Observation) -> Array:
-        view, learned = off_policy.seen(config, state, observation), state.learned
-        outputs = network.apply(_weights(config, learned.networks.params), view)
-        return allowed(view, distribution.mean(outputs, learned.bounds))
+        view, learned = normalize.seen(config, state, observation), state.learned
+        outputs = own.network.apply(own.weights(learned.networks.params), view)
+        return allowed(view, own.distribution.mean(outputs, learned.bounds))
 
     def act(
         state: off_policy.State, carry: Any, observation: Observation, key: Key | None
@@ -188,13 +167,6 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     )  # fmt: skip
 
 
-def _distribution(config: Config) -> ValueDistribution:
-    if config.distribution == "none":
-        return distributions.expected()
-    make = {"categorical": distributions.categorical, "quantile": distributions.quantile}
-    return make[config.distribution](config.num_atoms)
-
-
 def _check(hparams: HParams) -> None:
     door.ranges(hparams, RANGES)
     bounds = hparams.value_min, hparams.value_max
@@ -202,30 +174,19 @@ def _check(hparams: HParams) -> None:
         raise ValueError(f"hparams.value_min={bounds[0]!r} must be below value_max={bounds[1]!r}")
 
 
-def _init(parts: _Parts, key: Key, hparams: HParams) -> Learned:
+def _init(parts: Parts, key: Key, hparams: HParams) -> Learned:
     params = parts.network.init(key)
     if parts.config.noisy:
         params = noisy.init(params, hparams.sigma)
-    return Learned(q_learning.started(params, hparams), _bounds(hparams))
-
-
-def _bounds(hparams: HParams) -> Array:
-    return jnp.stack([jnp.float32(hparams.value_min), jnp.float32(hparams.value_max)])
-
-
-def _weights(config: Config, params: Any, key: Key | None = None) -> Any:
-    """The network's parameters: with a key noisy ones are drawn, without it they are the means."""
-    if not config.noisy:
-        return params
-    return params.mean if key is None else noisy.sample(params, key)
+    return Learned(q_learning.started(params, hparams), dqn_parts.bounds(hparams))
 
 
 def _explore(
-    parts: _Parts, learned: Learned, observation: Observation, key: Key, hparams: HParams,
+    parts: Parts, learned: Learned, observation: Observation, key: Key, hparams: HParams,
     steps: Array,
 ) -> Action:  # fmt: skip
     noise_key, action_key = jax.random.split(key)
-    weights = _weights(parts.config, learned.networks.params, noise_key)
+    weights = parts.weights(learned.networks.params, noise_key)
     outputs = parts.network.apply(weights, observation)
     values = parts.distribution.mean(outputs, learned.bounds)
     epsilon = q_learning.epsilon(hparams, steps)
@@ -233,16 +194,18 @@ def _explore(
 
 
 def _update(
-    parts: _Parts, learned: Learned, batch: Batch, key: Key, hparams: HParams, steps: Array
+    parts: Parts, learned: Learned, batch: Batch, key: Key, hparams: HParams, steps: Array
 ) -> tuple[Learned, Metrics, Array]:
     """One gradient update and, every so often, a copy into the target network."""
-    config, distribution, bounds = parts.config, parts.distribution, _bounds(hparams)
+    config, distribution, bounds = parts.config, parts.distribution, dqn_parts.bounds(hparams)
     loss_key, target_key = jax.random.split(key)
-    target = jax.lax.stop_gradient(_target(parts, learned, batch, target_key, hparams))
+    target = jax.lax.stop_gradient(
+        dqn_parts.target(parts, learned.networks, batch, target_key, hparams)
+    )
     kappa = hparams.kappa if config.distribution == "quantile" else hparams.huber
 
     def loss(params: Any) -> tuple[Array, tuple[Array, Array]]:
-        outputs = parts.network.apply(_weights(config, params, loss_key), batch.observation)
+        outputs = parts.network.apply(parts.weights(params, loss_key), batch.observation)
         chosen = q_targets.chosen(outputs, batch.action)
         each, error = distribution.loss(chosen, target, kappa)
         total = (batch.weight * each).mean()
@@ -255,25 +218,3 @@ def _update(
     (value, (error, chosen)), grads = gradient(learned.networks.params)
     networks = q_learning.descended(learned.networks, grads, hparams, steps)
     return Learned(networks, bounds), {"loss": fm.mean(value), "q_value": fm.mean(chosen)}, error
-
-
-def _target(parts: _Parts, learned: Learned, batch: Batch, key: Key, hparams: HParams) -> Array:
-    """What the outputs of the actions taken should be, `[B, K]`; by the target network."""
-    config, after, distribution = parts.config, batch.next_observation, parts.distribution
-    bounds, reward = _bounds(hparams), batch.reward
-    target_key, choice_key = jax.random.split(key)
-    weights = _weights(config, learned.networks.target, target_key)
-    outputs = choice = parts.network.apply(weights, after)
-    if config.double:
-        choice = parts.network.apply(_weights(config, learned.networks.params, choice_key), after)
-    values = allowed(after, distribution.mean(choice, bounds))
-    if config.munchausen:
-        now = distribution.mean(parts.network.apply(weights, batch.observation), bounds)
-        reward = reward + hparams.munchausen_scale * q_targets.munchausen(
-            allowed(batch.observation, now), batch.action, hparams.temperature,
-            hparams.log_policy_min,
-        )  # fmt: skip
-        best = q_targets.soft_following(outputs, values, hparams.temperature)
-    else:
-        best = q_targets.following(outputs, values)
-    return distribution.target(best, reward, batch.discount, bounds)

@@ -24,13 +24,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import door, returns
+from fastrl import arguments, door, optim, returns
 from fastrl import metrics as fm
 from fastrl.algorithms import agent as agents
+from fastrl.algorithms import minibatches, ranges
 from fastrl.algorithms.agent import Agent, Rollout, Statistics
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, NetworkConfig
-from fastrl.types import Algorithm, Array, Env, Key, PyTree, Recipe, ResetFactory, Scalar
+from fastrl.types import Algorithm, Array, Env, Key, PyTree, ResetFactory, Scalar
 from fastrl.vec import VecState
 
 
@@ -54,14 +55,8 @@ class Config:
         for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches"):
             door.integer(name, getattr(self, name), 1)
         door.integer("policy_lag", self.policy_lag, 0)
-        for field in dataclasses.fields(self):
-            if isinstance(field.default, bool):
-                door.flag(field.name, getattr(self, field.name))
-        if self.num_envs % self.num_minibatches:
-            raise ValueError(
-                f"num_envs={self.num_envs} is not divisible by num_minibatches="
-                f"{self.num_minibatches}: a minibatch is some environments over the whole time"
-            )
+        door.flags(self)
+        minibatches.check_whole(self.num_envs, self.num_minibatches)
         object.__setattr__(self, "hidden_sizes", self.network.hidden_sizes)
 
     @property
@@ -90,13 +85,7 @@ class HParams(NamedTuple):
     final_learning_rate: Scalar = 0.0
 
 
-_SHARE, _POSITIVE = door.Range(0.0, 1.0), door.Range(0.0, open=True)
-RANGES = {
-    "learning_rate": door.Range(0.0), "final_learning_rate": door.Range(0.0),
-    "gamma": _SHARE, "vtrace_lambda": _SHARE, "rms_decay": _SHARE,
-    "rho_bar": door.Range(0.0), "c_bar": door.Range(0.0), "max_grad_norm": _POSITIVE,
-    "rms_epsilon": _POSITIVE, "anneal_steps": _POSITIVE,
-}  # fmt: skip
+RANGES = ranges.of(HParams, rho_bar=ranges.NOT_NEGATIVE, c_bar=ranges.NOT_NEGATIVE)
 
 
 class State(NamedTuple):
@@ -119,7 +108,7 @@ def make(
     `reset` says where episodes start: by default `fastrl.reset.default(env)`.
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, agents.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)
@@ -136,21 +125,13 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
             agent.vec_env.init(env_key, task), agent.statistics(), jnp.int32(0),
         )  # fmt: skip
 
-    return Algorithm(
-        init, functools.partial(_iterate, agent, config), agent.act,
-        config.num_envs * config.num_steps, HParams(), env, agent.value,
-        parameters=lambda state: state.params,
-        check=functools.partial(door.ranges, allowed=RANGES),
-        recipe=Recipe("impala", env, config, reset),
-    )  # fmt: skip
+    step = functools.partial(_iterate, agent, config)
+    return agents.algorithm("impala", env, config, reset, agent, init, step, HParams(), RANGES)
 
 
 def _optimizer(hparams: HParams, learning_rate: Scalar) -> optax.GradientTransformation:
-    """RMSprop after clipping the global norm."""
-    decay, epsilon = hparams.rms_decay, hparams.rms_epsilon
-    return optax.chain(
-        optax.clip_by_global_norm(hparams.max_grad_norm),  # type: ignore[arg-type]
-        optax.rmsprop(learning_rate, decay, epsilon, eps_in_sqrt=False),
+    return optim.rmsprop(
+        learning_rate, hparams.max_grad_norm, hparams.rms_decay, hparams.rms_epsilon
     )
 
 
@@ -165,24 +146,20 @@ def _iterate(
     )
     batch_size = config.num_envs * config.num_steps
     optimizer = _optimizer(hparams, agents.learning_rate(hparams, state.iteration, batch_size))
-    loss = functools.partial(_loss, agent, hparams)
-
-    def minibatch(carry: Any, envs: Array) -> tuple[Any, Metrics]:
-        params, optimizer_state = carry
-        grads, metrics = jax.grad(loss, has_aux=True)(params, agents.of_envs(rollout, envs))
-        updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
-        return (optax.apply_updates(params, updates), optimizer_state), metrics
-
-    shuffled = agents.shuffled_envs(
-        shuffle_key, config.num_envs, config.num_epochs, config.num_minibatches
+    update = minibatches.update(
+        optimizer, functools.partial(_loss, agent, hparams),
+        functools.partial(agents.of_envs, rollout),
+    )  # fmt: skip
+    envs = minibatches.shuffled(
+        shuffle_key, 1, config.num_envs, config.num_epochs, config.num_minibatches
     )
-    (params, optimizer_state), update_metrics = jax.lax.scan(
-        minibatch, (state.params, state.optimizer), shuffled
+    (params, optimizer_state), update_metrics = minibatches.descend(
+        update, (state.params, state.optimizer), envs
     )
     state = State(
         key, params, older, optimizer_state, env_state, statistics, state.iteration + 1
     )  # fmt: skip
-    return state, metrics | fm.fold(update_metrics)
+    return state, metrics | update_metrics
 
 
 def _swapped(config: Config, state: State) -> tuple[PyTree, PyTree]:

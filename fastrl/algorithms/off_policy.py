@@ -9,13 +9,14 @@ value is bootstrapped; only a termination has none.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from fastrl import buffers, door, normalize, optim, sharding, spaces, storage
+from fastrl import buffers, door, normalize, sharding, storage
 from fastrl import metrics as fm
+from fastrl.algorithms.replay import Batch, empty_item, item, n_step
 from fastrl.buffers import Buffer, Draw
 from fastrl.buffers import ring as rings
 from fastrl.metrics import Metrics
@@ -28,7 +29,6 @@ from fastrl.types import (
     PyTree,
     Reset,
     Scalar,
-    Transition,
 )
 from fastrl.vec import VecEnv, VecState, rollout
 
@@ -54,9 +54,7 @@ class Config:
         for name in ("num_envs", "num_steps", "num_updates", "num_rounds", "batch_size", "n_step"):
             door.integer(name, getattr(self, name), 1)
         door.integer("learning_starts", self.learning_starts, 0)
-        for field in dataclasses.fields(self):
-            if isinstance(field.default, bool):
-                door.flag(field.name, getattr(self, field.name))
+        door.flags(self)
         rings.shape(self.buffer_size, self.num_envs, self.num_steps, self.n_step)
         if self.batch_size > self.buffer_size:
             raise ValueError(
@@ -68,33 +66,6 @@ class Config:
     def steps_per_round(self) -> int:
         """Environment steps between two groups of updates."""
         return self.num_envs * self.num_steps
-
-
-class Item(NamedTuple):
-    """What the buffer keeps of a step."""
-
-    observation: PyTree  # as kept, see `fastrl.storage`
-    action: Action
-    reward: Array
-    terminated: Array
-    truncated: Array
-    next_observation: PyTree
-
-
-class Batch(NamedTuple):
-    """What an update learns from. Leaves are `[B, ...]`.
-
-    A target is `reward + discount * value(next_observation)`: `reward` is the discounted sum of
-    `k <= n_step` rewards up to an end of the episode, `next_observation` the successor after them,
-    and `discount` is `gamma^k`, or 0 where the task itself ended.
-    """
-
-    observation: Observation
-    action: Action
-    reward: Array
-    discount: Array
-    next_observation: Observation
-    weight: Array  # of the sample's loss: importance weights of prioritised replay, else 1
 
 
 class Learner(NamedTuple):
@@ -162,22 +133,6 @@ def init(parts: Parts, key: Key, hparams: Any, task: Any) -> State:
     )
 
 
-def empty_item(env: Env, kept: storage.Storage) -> Item:
-    """An item of the shapes and types that `env` makes."""
-    params, flag = env.default_params(), jnp.bool_(False)
-    observation = kept.pack(spaces.zeros(env.observation_space(params)))
-    action = spaces.zeros(env.action_space(params))
-    return Item(observation, action, jnp.float32(0.0), flag, flag, observation)
-
-
-def item(kept: storage.Storage, t: Transition) -> Item:
-    """What is kept of `t`."""
-    return Item(
-        kept.pack(t.observation), t.action, t.reward, t.terminated, t.truncated,
-        kept.pack(t.next_observation),
-    )  # fmt: skip
-
-
 def step(parts: Parts, state: State, hparams: Any, task: Any) -> tuple[State, Metrics]:
     """One iteration."""
 
@@ -191,20 +146,6 @@ def step(parts: Parts, state: State, hparams: Any, task: Any) -> tuple[State, Me
     return state, fm.fold(metrics)
 
 
-class _Normalising(Protocol):
-    """A state with statistics of observations."""
-
-    @property
-    def observations(self) -> normalize.RunningStatistics: ...
-
-
-def seen(config: Config, state: _Normalising, observation: Observation) -> Observation:
-    """The observation as the networks see it."""
-    if not config.normalize_observation:
-        return observation
-    return normalize.normalize(state.observations, observation)
-
-
 def _collect(
     parts: Parts, state: State, key: Key, hparams: Any, task: Any
 ) -> tuple[State, Metrics]:
@@ -212,7 +153,7 @@ def _collect(
     config, kept = parts.config, parts.storage
 
     def policy(key: Key, observation: Observation) -> tuple[Action, tuple[()]]:
-        view = seen(config, state, observation)
+        view = normalize.seen(config, state, observation)
         return parts.learner.explore(state.learned, view, key, hparams, state.steps), ()
 
     env, items, metrics = rollout(
@@ -282,7 +223,7 @@ def updates(
 def _batch(parts: Parts, state: State, memory: PyTree, draw: Draw, hparams: Any) -> Batch:
     """The transitions at `draw`, over up to `n_step` steps."""
     config, items = parts.config, parts.buffer.ring(memory).items
-    view = lambda stored: seen(config, state, parts.storage.unpack(stored))  # noqa: E731
+    view = lambda stored: normalize.seen(config, state, parts.storage.unpack(stored))  # noqa: E731
     observation, action = rings.take((items.observation, items.action), draw.row, draw.env)
     reward, discount, last = n_step(items, draw, hparams.gamma, config.n_step)
     following = rings.take(items.next_observation, last, draw.env)
@@ -292,45 +233,6 @@ def _batch(parts: Parts, state: State, memory: PyTree, draw: Draw, hparams: Any)
         weight = buffers.importance(draw, size, parts.beta(hparams, state.steps))
     batch = Batch(view(observation), action, reward, discount, view(following), weight)
     return sharding.shard_batch(batch)
-
-
-def n_step(items: Item, draw: Draw, gamma: Scalar, n: int) -> tuple[Array, Array, Array]:
-    """Of the windows at `draw`: the sum of rewards, the discount of what follows, the last row.
-
-        R = r_0 + gamma r_1 + ... + gamma^{k-1} r_{k-1},   gamma^k (1 - terminated_{k-1})
-
-    where k <= n steps lead to an end of the episode.  All `[B]`; the last row may lie beyond the
-    end of the ring, as `fastrl.buffers.ring.take` allows.
-    """
-    flags = items.reward, items.terminated, items.truncated
-    return summed(lambda k: rings.take(flags, draw.row + k, draw.env), draw.row, gamma, n)
-
-
-def summed(
-    at: Callable[[int], tuple[Array, Array, Array]], now: Array, gamma: Scalar, n: int
-) -> tuple[Array, Array, Array]:
-    """The sums of `n_step`; `at(k)` gives reward and flags of `k` steps after `now`."""
-    reward, terminated, truncated = at(0)
-    total, discount, last = reward, jnp.full_like(reward, gamma), now
-    going = ~(terminated | truncated)
-    for k in range(1, n):
-        reward, term, trunc = at(k)
-        total = total + jnp.where(going, discount * reward, 0.0)
-        discount = jnp.where(going, discount * gamma, discount)
-        last = jnp.where(going, now + k, last)
-        terminated = terminated | (going & term)
-        going = going & ~(term | trunc)
-    return total, jnp.where(terminated, 0.0, discount), last
-
-
-def proportional(error: Array, hparams: Any) -> Array:
-    """Priorities by `|error|^alpha` (Schaul et al. 2016, section 3.3)."""
-    return jnp.power(error + 1e-6, hparams.alpha)
-
-
-def annealed(hparams: Any, steps: Array) -> Array:
-    """The exponent of importance weights: from `beta` to 1 in `beta_steps`."""
-    return optim.linear(hparams.beta, 1.0, steps.astype(jnp.float32) / hparams.beta_steps)
 
 
 def algorithm_functions(parts: Parts) -> tuple[Any, Any]:

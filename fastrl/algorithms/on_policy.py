@@ -11,8 +11,8 @@ from fastrl import distributions, returns, sharding
 from fastrl.metrics import Metrics
 from fastrl.networks import ActorCritic
 from fastrl.spaces import Space
-from fastrl.types import Action, Array, Key, Observation, PyTree, Scalar
-from fastrl.vec import VecEnv, VecState, rollout
+from fastrl.types import Action, Array, Key, Observation, PyTree, Scalar, Transition
+from fastrl.vec import BatchPolicy, VecEnv, VecState, rollout
 
 
 class Sample(NamedTuple):
@@ -20,7 +20,7 @@ class Sample(NamedTuple):
 
     observation: PyTree  # as kept, see `fastrl.storage`
     action: Action  # as sampled, before it is clipped for the environment
-    log_prob: Array
+    log_prob: Any  # an array; () of learners that need none
     reward: Array
     terminated: Array
     truncated: Array
@@ -53,26 +53,56 @@ def collect(
         extras = action, distribution.log_prob(action)
         return distributions.to_environment(action_space, action), extras
 
-    def final_value(truncated: Array, following: PyTree) -> Array:
-        """V(s') is needed where an episode was cut off, and nearly always there is none."""
-        return jax.lax.cond(
-            truncated.any(),
-            lambda x: network.value(params, see(x)) * truncated,
-            lambda x: jnp.zeros(truncated.shape),
-            following,
-        )
-
-    each_step = _branches_are_cheap()
-
-    def keep(t: Any, extras: tuple[Action, Array]) -> Sample:
-        final = final_value(t.truncated, t.next_observation) if each_step else t.next_observation
+    def keep(t: Transition, extras: tuple[Action, Array], final: PyTree) -> Sample:
         return Sample(pack(t.observation), *extras, t.reward, t.terminated, t.truncated, final)
 
-    state, samples, metrics = rollout(vec_env, policy, key, state, task, num_steps, keep)
+    def value(following: Observation) -> Array:
+        return network.value(params, see(following))
+
+    return rollout_with_final(vec_env, policy, value, key, state, task, num_steps, keep)
+
+
+def rollout_with_final(
+    vec_env: VecEnv,
+    policy: BatchPolicy,
+    value: Callable[[Observation], Array],
+    key: Key,
+    state: VecState,
+    task: Any,
+    num_steps: int,
+    keep: Callable[[Transition, PyTree, PyTree], Any],
+) -> tuple[VecState, Any, Metrics]:
+    """A `rollout` whose samples, `keep(transition, extras, final)`, have a field `final_value`.
+
+    That is `value(next_observation)` where the step was truncated, else 0.  Consumes `key`.
+    """
+    each_step = _branches_are_cheap()
+
+    def kept(t: Transition, extras: PyTree) -> Any:
+        if not each_step:
+            return keep(t, extras, t.next_observation)
+        return keep(t, extras, final_value(value, t.truncated, t.next_observation))
+
+    state, samples, metrics = rollout(vec_env, policy, key, state, task, num_steps, kept)
     if not each_step:
-        final = final_value(samples.truncated, samples.final_value)
+        final = final_value(value, samples.truncated, samples.final_value)
         samples = samples._replace(final_value=final)
     return state, sharding.collect(samples), metrics
+
+
+def final_value(
+    value: Callable[[Observation], Array], truncated: Array, following: Observation
+) -> Array:
+    """The value of what follows where `truncated` `[...]`, else 0.
+
+    It is needed where an episode was cut off, and nearly always there is none.
+    """
+    return jax.lax.cond(
+        truncated.any(),
+        lambda x: value(x) * truncated,
+        lambda x: jnp.zeros(truncated.shape),
+        following,
+    )
 
 
 def _branches_are_cheap() -> bool:

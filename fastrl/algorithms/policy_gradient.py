@@ -17,7 +17,8 @@ the plain gradient (Williams 1992). With a trajectory `tau` of at most `H` steps
     x_{t+1} = x_t + rate_t d_t,   normalised methods (n_...): x_t + rate_t d_t / |d_t|
 
 with `eta_t = (2 / (t + 2))^momentum_power` and `rate_t = learning_rate (2 / (t + 2))^step_power`,
-t = 0, 1, ...; so `eta_0 = 1`.  B is never formed: B v is one forward derivative of a gradient.
+t = 0, 1, ...; so `eta_0 = 1`.  Their powers in the authors' code: `scheduled(method, rate)`.
+B is never formed: B v is one forward derivative of a gradient.
 
 There is no critic, so nothing is known of what follows a cut: a trajectory that is truncated, or
 still running after `H` steps, counts up to there, as the paper's truncated objective has it.
@@ -25,29 +26,26 @@ still running after `H` steps, counts up to there, as the paper's truncated obje
 
 import dataclasses
 import functools
-import math
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import distributions, door
+from fastrl import arguments, door
 from fastrl import metrics as fm
-from fastrl.algorithms import agent as agents
-from fastrl.algorithms import trajectories
+from fastrl.algorithms import ranges, trajectories
+from fastrl.algorithms import trajectory_gradients as gradients
+from fastrl.algorithms.trajectory_gradients import Parts
 from fastrl.metrics import Metrics
-from fastrl.networks import Activation, ActorCritic, NetworkConfig, actor_critic
+from fastrl.networks import Activation, NetworkConfig, actor_critic
 from fastrl.types import (
-    Action,
     Algorithm,
     Array,
     Env,
     Key,
-    Observation,
     PyTree,
     Recipe,
-    Reset,
     ResetFactory,
     Scalar,
 )
@@ -93,16 +91,32 @@ class HParams(NamedTuple):
 
     learning_rate: Scalar = 0.02
     gamma: Scalar = 0.99  # discount
-    momentum_power: Scalar = 0.8  # of eta_t; the paper: 4/5 for n_pg_igt, 1 for (n_)harpg
-    step_power: Scalar = 0.0  # of rate_t; the paper's theory: 1 for normalised steps
+    momentum_power: Scalar = 0.8  # of eta_t
+    step_power: Scalar = 0.0  # of rate_t
     baseline_rate: Scalar = 0.1  # of the running mean, used with Config.baseline
 
 
-RANGES = {
-    "learning_rate": door.Range(0.0), "gamma": door.Range(0.0, 1.0),
-    "momentum_power": door.Range(0.0), "step_power": door.Range(0.0),
-    "baseline_rate": door.Range(0.0, 1.0),
+# Powers of momentum and step in the authors' code.
+_POWERS = {
+    "reinforce": (1.0, 2 / 3), "n_pg_igt": (4 / 5, 1.0),
+    "harpg": (1.0, 1 / 2), "n_harpg": (1.0, 1.0),
 }  # fmt: skip
+
+
+def scheduled(method: Method, learning_rate: Scalar, **numbers: Scalar) -> HParams:
+    """The paper's schedule of `method` from `learning_rate` on, and other `numbers`.
+
+    A normalised method moves by `2 learning_rate log(t / 2)` in `t` steps, whatever the gradient.
+    """
+    door.choice("method", method, _METHODS)
+    momentum_power, step_power = _POWERS[method]
+    return HParams(learning_rate, momentum_power=momentum_power, step_power=step_power, **numbers)
+
+
+RANGES = ranges.of(
+    HParams, momentum_power=ranges.NOT_NEGATIVE, step_power=ranges.NOT_NEGATIVE,
+    baseline_rate=ranges.SHARE,
+)  # fmt: skip
 
 
 class State(NamedTuple):
@@ -117,15 +131,6 @@ class State(NamedTuple):
     iteration: Array
 
 
-class Trajectories(NamedTuple):
-    """Complete first episodes of a batch, `[H, N, ...]`; after the end nothing counts."""
-
-    observation: Observation
-    action: Action
-    weight: Array  # G_t less the baseline, 0 after the end
-    alive: Array  # float32: 1 up to the end
-
-
 def make(
     env: Env, config: Config = Config(), *, reset: ResetFactory | None = None
 ) -> Algorithm[HParams, State]:
@@ -133,20 +138,19 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, agents.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)
 def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     task = env.default_params()
     action_space = env.action_space(task)
-    starts = reset(env)
-    door.record("what reset(env) returns", starts, Reset)
-    network = _policy(
+    starts = arguments.starts(env, reset)
+    network = gradients.fixed_deviation(
         actor_critic(env.observation_space(task), action_space, config.network), config
     )
     vec_env = VecEnv(env, config.num_trajectories, starts)
-    parts = _Parts(config, network, vec_env, action_space)
+    parts = Parts(config, network, vec_env, action_space)
 
     def init(key: Key, hparams: HParams, task: Any) -> State:
         key, network_key, reset_key = jax.random.split(key, 3)
@@ -156,16 +160,9 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
         baseline = jnp.zeros(config.horizon, jnp.float32)
         return State(key, params, params, zeros, baseline, memory, jnp.int32(0))
 
-    def act(
-        state: State, carry: Any, observation: Observation, key: Key | None
-    ) -> tuple[Action, Any]:
-        policy = network.policy(state.params, observation)
-        action = policy.mode() if key is None else policy.sample(key)
-        return distributions.to_environment(action_space, action), carry
-
     batches = 2 if config.uses_hessian else 1
     return Algorithm(
-        init, functools.partial(_iterate, parts), act,
+        init, functools.partial(_iterate, parts), trajectories.acting(network, action_space),
         batches * config.num_trajectories * config.horizon, HParams(), env,
         parameters=lambda state: state.params,
         check=functools.partial(door.ranges, allowed=RANGES),
@@ -173,31 +170,7 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     )  # fmt: skip
 
 
-class _Parts(NamedTuple):
-    """What is closed over."""
-
-    config: Config
-    network: ActorCritic
-    vec_env: VecEnv
-    action_space: Any
-
-
-def _policy(network: ActorCritic, config: Config) -> ActorCritic:
-    """`network` whose deviations are those of `config`, if it fixes them."""
-    if not config.std:
-        return network
-    log_std = math.log(config.std)
-
-    def fixed(params: PyTree, observation: Observation) -> distributions.Distribution:
-        layers = params["params"]
-        if "log_std" in layers:
-            layers = layers | {"log_std": jnp.full_like(layers["log_std"], log_std)}
-        return network.policy({"params": layers}, observation)
-
-    return network._replace(policy=fixed)
-
-
-def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
+def _iterate(parts: Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
     """One step of the method; the metrics are those of the trajectories that `g` saw."""
     config = parts.config
     key, play_key, other_key, mix_key = jax.random.split(state.key, 4)
@@ -207,25 +180,28 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
     at, start = state.params, state.direction
     if config.method == "n_pg_igt":
         at = _along(at, (1.0 - eta) / eta, moved)
-    seen, memory, metrics = _play(parts, play_key, at, state, hparams, task)
-    gradient = jax.grad(functools.partial(_phi, parts, seen))(at)
+    seen, memory, metrics = gradients.play(parts, play_key, at, state, hparams, task)
+    gradient = jax.grad(functools.partial(gradients.phi, parts, seen))(at)
     if config.method == "reinforce":
         direction = gradient
     else:
         if config.uses_hessian:
             between = _along(state.params, -jax.random.uniform(mix_key), moved)
             carried = state._replace(memory=memory)
-            other, memory, _ = _play(parts, other_key, between, carried, hparams, task)
-            curvature = hessian_vector(functools.partial(_phi, parts, other),
-                                       functools.partial(_log_p, parts, other),
-                                       between, moved)  # fmt: skip
+            other, memory, _ = gradients.play(parts, other_key, between, carried, hparams, task)
+            curvature = gradients.hessian_vector(
+                functools.partial(gradients.phi, parts, other),
+                functools.partial(gradients.log_p, parts, other), between, moved,
+            )  # fmt: skip
             start = jax.tree.map(jnp.add, start, curvature)
         direction = jax.tree.map(lambda d, g: (1.0 - eta) * d + eta * g, start, gradient)
     norm = optax.tree.norm(direction)
     rate = hparams.learning_rate * shrinking**hparams.step_power
     scale = rate / (norm + 1e-12) if config.method.startswith("n_") else rate
     params = _along(state.params, scale, direction)
-    baseline = _baseline(state.baseline, seen, hparams) if config.baseline else state.baseline
+    baseline = state.baseline
+    if config.baseline:
+        baseline = gradients.followed_baseline(baseline, seen, hparams)
     state = State(key, params, state.params, direction, baseline, memory, state.iteration + 1)
     reported = {"gradient_norm": optax.tree.norm(gradient), "direction_norm": norm}
     return state, metrics | {name: fm.mean(x) for name, x in reported.items()}
@@ -234,52 +210,3 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
 def _along(params: PyTree, scale: Array, direction: PyTree) -> PyTree:
     """`params + scale * direction`."""
     return jax.tree.map(lambda x, d: x + scale * d, params, direction)
-
-
-def hessian_vector(phi: Any, log_p: Any, params: PyTree, vector: PyTree) -> PyTree:
-    """`B v`, the mean over trajectories of `grad Phi (grad log p . v) + grad^2 Phi v`.
-
-    `phi(x, w)` is the mean of `w Phi` and `log_p(x)` `[N]`.  With `w(x)` the likelihood ratio
-    of each trajectory to the one at which it was played, the derivative of `grad_x phi(x, w(x))`
-    along `v` has both terms.
-    """
-    here = jax.lax.stop_gradient(log_p(params))
-
-    def gradient(x: PyTree) -> PyTree:
-        return jax.grad(phi)(x, jnp.exp(log_p(x) - here))
-
-    return jax.jvp(gradient, (params,), (vector,))[1]
-
-
-def _phi(parts: _Parts, seen: Trajectories, params: PyTree, ratio: Any = 1.0) -> Array:
-    """The mean over trajectories of `ratio Phi`."""
-    log_prob = parts.network.policy(params, seen.observation).log_prob(seen.action)
-    return (ratio * (seen.weight * log_prob).sum(0)).mean()
-
-
-def _log_p(parts: _Parts, seen: Trajectories, params: PyTree) -> Array:
-    """The policy's share of `log p(tau)`, `[N]`."""
-    log_prob = parts.network.policy(params, seen.observation).log_prob(seen.action)
-    return (seen.alive * log_prob).sum(0)
-
-
-def _play(
-    parts: _Parts, key: Key, params: PyTree, state: State, hparams: HParams, task: Any
-) -> tuple[Trajectories, PyTree, Metrics]:
-    """`N` trajectories from their starts, the Reset's memory after them, and their metrics."""
-    config = parts.config
-    played, memory, metrics = trajectories.play(
-        parts.vec_env, parts.network, parts.action_space, config.horizon, key, params,
-        state.memory, task,
-    )  # fmt: skip
-    discounts = hparams.gamma ** jnp.arange(config.horizon, dtype=jnp.float32)[:, None]
-    followed = trajectories.to_go(discounts * played.reward)
-    weight = played.alive * (followed - state.baseline[:, None])
-    return Trajectories(played.observation, played.action, weight, played.alive), memory, metrics
-
-
-def _baseline(baseline: Array, seen: Trajectories, hparams: HParams) -> Array:
-    """The running mean of `G_t`, `[H]`, of those trajectories that were alive at `t`."""
-    alive = seen.alive.sum(1)
-    error = seen.weight.sum(1) / jnp.maximum(alive, 1.0)
-    return baseline + hparams.baseline_rate * error

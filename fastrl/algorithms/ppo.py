@@ -11,21 +11,25 @@ statistics in the state; everything numeric in `HParams` may be traced, vmapped,
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import distributions, door, normalize, objectives, optim, sharding, storage
-from fastrl import metrics as fm
-from fastrl import reset as resets
-from fastrl.algorithms import on_policy
+from fastrl import (
+    arguments,
+    distributions,
+    door,
+    normalize,
+    objectives,
+    optim,
+    sharding,
+    storage,
+)
+from fastrl.algorithms import minibatches, on_policy, ppo_update, ranges
 from fastrl.algorithms.collectors import Collector
 from fastrl.algorithms.on_policy import Sample
-from fastrl.distributions import Distribution
-from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, ActorCritic, NetworkConfig, actor_critic
 from fastrl.objectives import Objective
@@ -37,7 +41,6 @@ from fastrl.types import (
     Key,
     Observation,
     Recipe,
-    Reset,
     ResetFactory,
     Scalar,
 )
@@ -67,21 +70,14 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches", "shuffle_block"):
             door.integer(name, getattr(self, name), 1)
-        for field in dataclasses.fields(self):
-            if isinstance(field.default, bool):
-                door.flag(field.name, getattr(self, field.name))
+        door.flags(self)
         door.choice("observation_storage", self.observation_storage, ("float32", "bfloat16"))
-        if self.num_envs * self.num_steps % self.num_minibatches:
-            raise ValueError(
-                f"num_envs*num_steps={self.num_envs * self.num_steps} is not divisible by "
-                f"num_minibatches={self.num_minibatches}"
-            )
-        if self.num_envs % self.shuffle_block or (
-            self.num_envs * self.num_steps // self.num_minibatches % self.shuffle_block
-        ):
+        minibatches.check(self.num_envs, self.num_steps, self.num_minibatches)
+        samples = self.num_envs * self.num_steps // self.num_minibatches
+        if self.num_envs % self.shuffle_block or samples % self.shuffle_block:
             raise ValueError(
                 f"shuffle_block={self.shuffle_block} does not divide num_envs={self.num_envs} and "
-                f"a minibatch of {self.num_envs * self.num_steps // self.num_minibatches} samples"
+                f"a minibatch of {samples} samples"
             )
         object.__setattr__(self, "hidden_sizes", self.network.hidden_sizes)
 
@@ -111,13 +107,7 @@ class HParams(NamedTuple):
     objective: Any = ()  # parameters of a learned objective
 
 
-_POSITIVE = door.Range(0.0, open=True)
-RANGES = {
-    "learning_rate": door.Range(0.0), "final_learning_rate": door.Range(0.0),
-    "gamma": door.Range(0.0, 1.0), "gae_lambda": door.Range(0.0, 1.0),
-    "clip": _POSITIVE, "value_clip": _POSITIVE, "max_grad_norm": _POSITIVE,
-    "anneal_steps": _POSITIVE,
-}  # fmt: skip
+RANGES = ranges.of(HParams)
 
 
 class State(NamedTuple):
@@ -144,11 +134,8 @@ def make(
     `reset` says where episodes start: by default `fastrl.reset.default(env)`.
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    door.environment(env)
-    door.record("config", config, Config)
+    reset = arguments.checked(env, config, Config, reset)
     door.function("objective", objective, "fastrl.objectives.clip")
-    reset = reset or resets.default(env)
-    door.function("reset", reset, "fastrl.reset.pool")
     return _make(env, config, objective, reset)
 
 
@@ -156,10 +143,8 @@ def make(
 def _make(env: Env, config: Config, objective: Objective, reset: ResetFactory) -> Algorithm:
     task = env.default_params()
     action_space = env.action_space(task)
-    starts = reset(env)
-    door.record("what reset(env) returns", starts, Reset)
     network = actor_critic(env.observation_space(task), action_space, config.network)
-    vec_env = VecEnv(env, config.num_envs, starts)
+    vec_env = VecEnv(env, config.num_envs, arguments.starts(env, reset))
     kept = storage.storage(env.observation_space(task), config.observation_storage)
     collector = Collector(
         vec_env, network, config.network, action_space, kept, config.num_steps, reset,
@@ -171,25 +156,22 @@ def _make(env: Env, config: Config, objective: Objective, reset: ResetFactory) -
     def init(key: Key, hparams: HParams, task: Any) -> State:
         key, network_key, env_key = jax.random.split(key, 3)
         params = network.init(network_key)
+        optimizer = optim.adam(hparams.learning_rate, hparams.max_grad_norm).init(params)
         return State(
-            key,
-            params,
-            optim.adam(hparams.learning_rate, hparams.max_grad_norm).init(params),
-            vec_env.init(env_key, task),
+            key, params, optimizer, vec_env.init(env_key, task),
             normalize.init(env.observation_space(task)),
-            normalize.init_return_scale(config.num_envs),
-            jnp.int32(0),
-        )
+            normalize.init_return_scale(config.num_envs), jnp.int32(0),
+        )  # fmt: skip
 
     def act(
         state: State, carry: Any, observation: Observation, key: Key | None
     ) -> tuple[Action, Any]:
-        policy = network.policy(state.params, _seen(config, state, observation))
+        policy = network.policy(state.params, normalize.seen(config, state, observation))
         action = policy.mode() if key is None else policy.sample(key)
         return distributions.to_environment(action_space, action), carry
 
     def value(state: State, observation: Observation) -> Array:
-        return network.value(state.params, _seen(config, state, observation))
+        return network.value(state.params, normalize.seen(config, state, observation))
 
     return Algorithm(
         init, functools.partial(_iterate, parts), act, batch_size, HParams(), env, value,
@@ -213,7 +195,7 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
     """One iteration: a rollout, its advantages, and `num_epochs` passes of minibatches."""
     config, network, kept = parts.config, parts.network, parts.storage
     key, rollout_key, shuffle_key = jax.random.split(state.key, 3)
-    see = functools.partial(_seen, config, state)
+    see = functools.partial(normalize.seen, config, state)
     env_state, samples, metrics = parts.collector(
         see, rollout_key, state.params, state.env, task, state.observations
     )
@@ -231,108 +213,25 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
         network.value(state.params, see(sharding.collect(env_state.observation))),
         hparams.gamma, hparams.gae_lambda, config.num_minibatches,
     )  # fmt: skip
-    params, optimizer, update_metrics = _update(parts, view, shuffle_key, state, samples, hparams)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples)
+
+    def batch_of(rows: Array) -> Sample:
+        batch = sharding.shard_batch(jax.tree.map(lambda x: x[rows], flat))
+        return batch._replace(observation=view(batch.observation))
+
+    params, optimizer, update_metrics = ppo_update.update(
+        parts.objective, config, lambda params, x: (*network.apply(params, x.observation), x),
+        batch_of, _shuffled(config, shuffle_key), state, flat, hparams, config.stop_on_kl,
+    )  # fmt: skip
     if config.normalize_observation:
         observations = normalize.update(observations, kept.unpack(raw_observation))
     state = State(key, params, optimizer, env_state, observations, rewards, state.iteration + 1)
     return state, metrics | update_metrics
 
 
-def _seen(config: Config, state: State, observation: Observation) -> Observation:
-    """The observation as the network sees it."""
-    if not config.normalize_observation:
-        return observation
-    return normalize.normalize(state.observations, observation)
-
-
-def _update(
-    parts: _Parts, view: Callable[[Any], Observation], key: Key, state: State,
-    samples: Sample, hparams: HParams,
-) -> tuple[Any, Any, Metrics]:  # fmt: skip
-    """`num_epochs` passes over the samples in shuffled minibatches."""
-    config = parts.config
-    steps = state.iteration.astype(jnp.float32) * (config.num_envs * config.num_steps)
-    progress = steps / hparams.anneal_steps
-    optimizer = optim.adam(
-        optim.linear(hparams.learning_rate, hparams.final_learning_rate, progress),
-        hparams.max_grad_norm,
-    )
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples)
-    loss_of = functools.partial(_loss, parts, hparams, progress)
-
-    def minibatch(carry: Any, index: Array) -> tuple[Any, Metrics]:
-        params, optimizer_state = carry
-        batch = sharding.shard_batch(jax.tree.map(lambda x: x[index], flat))
-        batch = batch._replace(observation=view(batch.observation))
-        grads, metrics = jax.grad(loss_of, has_aux=True)(params, batch)
-        updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
-        return (optax.apply_updates(params, updates), optimizer_state), metrics
-
-    def guarded(carry: Any, index: Array) -> tuple[Any, Metrics]:
-        """Updates until the policy has moved too far from the one that took the actions."""
-        inner, going = carry
-        shapes = jax.eval_shape(minibatch, inner, index)[1]
-        inner, metrics = jax.lax.cond(
-            going, minibatch, lambda c, _: (c, fm.zeros_like(shapes)), inner, index
-        )
-        kl = metrics["approximate_kl"]
-        return (inner, going & (kl.total <= hparams.target_kl * kl.weight)), metrics
-
-    indices = _shuffled(config, key)
-    start = state.params, state.optimizer
-    if config.stop_on_kl:
-        (end, _), metrics = jax.lax.scan(guarded, (start, jnp.bool_(True)), indices)
-    else:
-        end, metrics = jax.lax.scan(minibatch, start, indices)
-    explained = 1.0 - jnp.var(flat.target - flat.value) / (jnp.var(flat.target) + 1e-8)
-    return *end, fm.fold(metrics) | {"explained_variance": fm.mean(explained)}
-
-
 def _shuffled(config: Config, key: Key) -> Array:
-    """The samples of every minibatch: `[epochs * minibatches, B]`, all of them in every epoch."""
-    block = config.shuffle_block
-    shuffle = functools.partial(permutation, a=config.num_steps, b=config.num_envs // block)
-    blocks = jax.vmap(shuffle)(jax.random.split(key, config.num_epochs))
-    indices = blocks[..., None] * block + jnp.arange(block)[None, None]
-    return indices.reshape(config.num_epochs * config.num_minibatches, -1)
-
-
-def _loss(
-    parts: _Parts, hparams: HParams, progress: Array, params: Any, batch: Sample
-) -> tuple[Array, Metrics]:
-    """`loss` of one minibatch `[B]` under `params`."""
-    policy, value = parts.network.apply(params, batch.observation)
-    normalized = parts.config.normalize_advantage
-    return loss(parts.objective, normalized, hparams, progress, policy, value, batch)
-
-
-def loss(
-    objective: Objective, normalize_advantage: bool, hparams: HParams, progress: Array,
-    policy: Distribution, value: Array, batch: Sample,
-) -> tuple[Array, Metrics]:  # fmt: skip
-    """Policy, value and entropy loss of samples `[...]` with the network's outputs on them."""
-    log_prob, entropy = policy.log_prob(batch.action), policy.entropy()
-    advantage = batch.advantage
-    if normalize_advantage:
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    inputs = objectives.Inputs(
-        log_prob, batch.log_prob, advantage, entropy, batch.reward, batch.terminated,
-        batch.truncated, progress,
+    """The samples of every minibatch."""
+    return minibatches.shuffled(
+        key, config.num_steps, config.num_envs, config.num_epochs, config.num_minibatches,
+        config.shuffle_block,
     )  # fmt: skip
-    policy_loss, reported = objective(hparams.objective, inputs, hparams)
-    near = batch.value + jnp.clip(value - batch.value, -hparams.value_clip, hparams.value_clip)
-    value_loss = 0.5 * jnp.maximum((value - batch.target) ** 2, (near - batch.target) ** 2)
-    total = (
-        policy_loss.mean()
-        + hparams.value_coefficient * value_loss.mean()
-        - hparams.entropy_coefficient * entropy.mean()
-    )
-    log_ratio = log_prob - batch.log_prob
-    metrics = reported | {
-        "loss": total,
-        "policy_loss": policy_loss,
-        "value_loss": value_loss,
-        "entropy": entropy,
-        "approximate_kl": jnp.expm1(log_ratio) - log_ratio,  # Schulman's unbiased estimate
-    }
-    return total, {name: fm.mean(jax.lax.stop_gradient(x)) for name, x in metrics.items()}

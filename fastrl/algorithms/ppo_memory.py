@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from fastrl import (
+    arguments,
     distributions,
     door,
     memory,
@@ -33,12 +34,12 @@ from fastrl import (
     spaces,
     storage,
 )
-from fastrl import metrics as fm
 from fastrl.algorithms import agent as agents
-from fastrl.algorithms import ppo, recurrent
+from fastrl.algorithms import minibatches, ppo_update, recurrent
 from fastrl.algorithms.ppo import RANGES, HParams
 from fastrl.algorithms.recurrent import Remembered, Trajectories
-from fastrl.memory import MemoryConfig, Recurrent
+from fastrl.cells import Cell, MemoryConfig
+from fastrl.memory import Recurrent
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, NetworkConfig
 from fastrl.objectives import Objective
@@ -51,7 +52,6 @@ from fastrl.types import (
     Key,
     Observation,
     Recipe,
-    Reset,
     ResetFactory,
 )
 from fastrl.vec import VecEnv, VecState
@@ -67,7 +67,7 @@ class Config:
     num_steps: int = 64  # of every environment, per iteration: as far as gradients reach back
     num_epochs: int = 4  # passes over the rollout
     num_minibatches: int = 4  # per pass, of whole environments
-    cell: memory.Cell = "gru"
+    cell: Cell = "gru"
     memory_size: int = 64
     window: int = 32  # transformer: how many entries it remembers
     heads: int = 2  # transformer
@@ -83,14 +83,8 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches"):
             door.integer(name, getattr(self, name), 1)
-        for field in dataclasses.fields(self):
-            if isinstance(field.default, bool):
-                door.flag(field.name, getattr(self, field.name))
-        if self.num_envs % self.num_minibatches:
-            raise ValueError(
-                f"num_envs={self.num_envs} is not divisible by num_minibatches="
-                f"{self.num_minibatches}: a minibatch is some environments over the whole time"
-            )
+        door.flags(self)
+        minibatches.check_whole(self.num_envs, self.num_minibatches)
         door.integer("memory_size", self.memory_size, 1)
         _ = self.memory
         object.__setattr__(self, "hidden_sizes", self.network.hidden_sizes)
@@ -133,9 +127,7 @@ class _Parts(NamedTuple):
 
     def see(self, state: State, observation: Observation) -> Observation:
         """The observation as the network sees it."""
-        if not self.config.normalize_observation:
-            return observation
-        return normalize.normalize(state.observations, observation)
+        return normalize.seen(self.config, state, observation)
 
 
 def make(
@@ -150,7 +142,7 @@ def make(
     `reset` says where episodes start: by default `fastrl.reset.default(env)`.
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    reset = agents.checked(env, config, Config, reset)
+    reset = arguments.checked(env, config, Config, reset)
     door.function("objective", objective, "fastrl.objectives.clip")
     return _make(env, config, objective, reset)
 
@@ -159,10 +151,8 @@ def make(
 def _make(env: Env, config: Config, objective: Objective, reset: ResetFactory) -> Algorithm:
     task = env.default_params()
     space, action_space = env.observation_space(task), env.action_space(task)
-    starts = reset(env)
-    door.record("what reset(env) returns", starts, Reset)
     network = memory.recurrent(space, action_space, config.network, config.memory)
-    vec_env = VecEnv(env, config.num_envs, starts)
+    vec_env = VecEnv(env, config.num_envs, arguments.starts(env, reset))
     parts = _Parts(config, network, objective, vec_env, action_space, storage.storage(space))
 
     def init(key: Key, hparams: HParams, task: Any) -> State:
@@ -232,7 +222,18 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
         target=advantage + samples.value,
     )  # fmt: skip
     whole = collected._replace(samples=samples)
-    params, optimizer, update_metrics = _update(parts, shuffle_key, state, whole, hparams)
+
+    def outputs(params: Any, batch: Trajectories) -> Any:
+        observation = batch.samples.observation
+        _, policy, value = network.unroll(params, batch.carry, observation, batch.start)
+        return policy, value, batch.samples
+
+    envs = minibatches.shuffled(
+        shuffle_key, 1, config.num_envs, config.num_epochs, config.num_minibatches
+    )
+    params, optimizer, update_metrics = ppo_update.update(
+        parts.objective, config, outputs, whole.of, envs, state, samples, hparams
+    )
     observations = state.observations
     if config.normalize_observation:
         observations = normalize.update(observations, observation)
@@ -240,35 +241,3 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
         key, params, optimizer, env_state, remembered, observations, rewards, state.iteration + 1
     )  # fmt: skip
     return state, metrics | update_metrics
-
-
-def _update(
-    parts: _Parts, key: Key, state: State, whole: Trajectories, hparams: HParams
-) -> tuple[Any, Any, Metrics]:
-    """`num_epochs` passes over the trajectories in minibatches of environments."""
-    config = parts.config
-    steps = state.iteration.astype(jnp.float32) * (config.num_envs * config.num_steps)
-    progress = steps / hparams.anneal_steps
-    optimizer = optim.adam(
-        optim.linear(hparams.learning_rate, hparams.final_learning_rate, progress),
-        hparams.max_grad_norm,
-    )
-
-    def loss(params: Any, batch: Trajectories) -> tuple[Array, Metrics]:
-        observation = batch.samples.observation
-        _, policy, value = parts.network.unroll(params, batch.carry, observation, batch.start)
-        return ppo.loss(
-            parts.objective, config.normalize_advantage, hparams, progress, policy, value,
-            batch.samples,
-        )  # fmt: skip
-
-    def minibatch(carry: Any, envs: Array) -> tuple[Any, Metrics]:
-        params, optimizer_state = carry
-        grads, metrics = jax.grad(loss, has_aux=True)(params, whole.of(envs))
-        updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
-        return (optax.apply_updates(params, updates), optimizer_state), metrics
-
-    shuffled = agents.shuffled_envs(key, config.num_envs, config.num_epochs, config.num_minibatches)
-    end, metrics = jax.lax.scan(minibatch, (state.params, state.optimizer), shuffled)
-    explained = agents.explained_variance(whole.samples.value, whole.samples.target)
-    return *end, fm.fold(metrics) | {"explained_variance": fm.mean(explained)}

@@ -22,14 +22,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import door, normalize, optim, returns, sharding
+from fastrl import arguments, door, normalize, optim, returns, sharding
 from fastrl import metrics as fm
 from fastrl.algorithms import agent as agents
-from fastrl.algorithms import on_policy
-from fastrl.kernels.permutation import permutation
+from fastrl.algorithms import minibatches, on_policy, q_learning, ranges
+from fastrl.algorithms.on_policy import Sample
 from fastrl.metrics import Metrics
-from fastrl.networks import Activation, NetworkConfig, split_views
-from fastrl.q_network import allowed, q_network
+from fastrl.networks import Activation, NetworkConfig
+from fastrl.q_network import allowed, epsilon_greedy, q_network
 from fastrl.storage import Storage, storage
 from fastrl.types import (
     Action,
@@ -40,11 +40,11 @@ from fastrl.types import (
     Observation,
     PyTree,
     Recipe,
-    Reset,
     ResetFactory,
     Scalar,
+    Transition,
 )
-from fastrl.vec import VecEnv, VecState, rollout
+from fastrl.vec import VecEnv, VecState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +64,8 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches"):
             door.integer(name, getattr(self, name), 1)
-        for name in ("layer_norm", "normalize_observation"):
-            door.flag(name, getattr(self, name))
-        if self.num_envs * self.num_steps % self.num_minibatches:
-            raise ValueError(
-                f"num_envs*num_steps={self.num_envs * self.num_steps} is not divisible by "
-                f"num_minibatches={self.num_minibatches}"
-            )
+        door.flags(self)
+        minibatches.check(self.num_envs, self.num_steps, self.num_minibatches)
         object.__setattr__(self, "hidden_sizes", self.network.hidden_sizes)
 
     @property
@@ -96,12 +91,7 @@ class HParams(NamedTuple):
     final_learning_rate: Scalar = 0.0
 
 
-_SHARE, _POSITIVE = door.Range(0.0, 1.0), door.Range(0.0, open=True)
-RANGES = {
-    "learning_rate": door.Range(0.0), "final_learning_rate": door.Range(0.0),
-    "gamma": _SHARE, "q_lambda": _SHARE, "epsilon": _SHARE, "final_epsilon": _SHARE,
-    "exploration_steps": _POSITIVE, "max_grad_norm": _POSITIVE, "anneal_steps": _POSITIVE,
-}  # fmt: skip
+RANGES = ranges.of(HParams)
 
 
 class State(NamedTuple):
@@ -115,18 +105,6 @@ class State(NamedTuple):
     iteration: Array
 
 
-class Sample(NamedTuple):
-    """What is kept of a rollout. Leaves are `[T, N, ...]`."""
-
-    observation: PyTree  # as kept, see `fastrl.storage`
-    action: Array
-    reward: Array
-    terminated: Array
-    truncated: Array
-    best: Array  # max_a Q(s, a) of the network that acted
-    final: Any  # the same of the true successor where truncated, else 0
-
-
 class _Parts(NamedTuple):
     """What is closed over. `q_values(params, observation [..., *])` is `[..., A]`."""
 
@@ -137,9 +115,7 @@ class _Parts(NamedTuple):
 
     def see(self, state: State, observation: Observation) -> Observation:
         """The observation as the network sees it."""
-        if not self.config.normalize_observation:
-            return observation
-        return normalize.normalize(state.observations, observation)
+        return normalize.seen(self.config, state, observation)
 
 
 def make(
@@ -150,26 +126,25 @@ def make(
     `reset` says where episodes start: by default `fastrl.reset.default(env)`.
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, agents.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)
 def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     task = env.default_params()
     space = env.observation_space(task)
-    starts = reset(env)
-    door.record("what reset(env) returns", starts, Reset)
     network = q_network(space, env.action_space(task), config.network)
 
     def q_values(params: Any, observation: Observation) -> Array:
         return allowed(observation, network.apply(params, observation)[..., 0])
 
-    parts = _Parts(config, VecEnv(env, config.num_envs, starts), storage(space), q_values)
+    vec_env = VecEnv(env, config.num_envs, arguments.starts(env, reset))
+    parts = _Parts(config, vec_env, storage(space), q_values)
 
     def init(key: Key, hparams: HParams, task: Any) -> State:
         key, network_key, env_key = jax.random.split(key, 3)
         params = network.init(network_key)
-        optimizer = _optimizer(hparams, hparams.learning_rate).init(params)
+        optimizer = optim.radam(hparams.learning_rate, hparams.max_grad_norm).init(params)
         env_state = parts.vec_env.init(env_key, task)
         return State(key, params, optimizer, env_state, normalize.init(space), jnp.int32(0))
 
@@ -190,14 +165,6 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     )  # fmt: skip
 
 
-def _optimizer(hparams: HParams, learning_rate: Scalar) -> optax.GradientTransformation:
-    """RAdam after clipping the global norm."""
-    return optax.chain(
-        optax.clip_by_global_norm(hparams.max_grad_norm),  # type: ignore[arg-type]
-        optax.radam(learning_rate),
-    )
-
-
 def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
     """One iteration: a rollout, its lambda-returns, and `num_epochs` passes of minibatches."""
     config = parts.config
@@ -206,10 +173,9 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
     observation = parts.storage.unpack(samples.observation)
     last = parts.see(state, sharding.collect(env_state.observation))
     last_best = parts.q_values(state.params, last).max(-1)
-    following = jnp.concatenate([samples.best[1:], last_best[None]])
     targets = returns.lambda_returns(
         samples.reward * hparams.reward_scale,
-        jnp.where(samples.truncated, samples.final, following),
+        agents.next_values(samples, samples.value, last_best),
         samples.terminated, samples.truncated, hparams.gamma, hparams.q_lambda,
     )  # fmt: skip
     view, stored = parts.storage.unpack, samples.observation
@@ -220,7 +186,7 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
     observations = state.observations
     if config.normalize_observation:
         observations = normalize.update(observations, observation)
-    explained = agents.explained_variance(samples.best, targets)
+    explained = agents.explained_variance(samples.value, targets)
     state = State(key, params, optimizer, env_state, observations, state.iteration + 1)
     return state, metrics | update_metrics | {"explained_variance": fm.mean(explained)}
 
@@ -228,49 +194,27 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
 def _collect(
     parts: _Parts, key: Key, state: State, hparams: HParams, task: Any
 ) -> tuple[VecState, Sample, Metrics]:
-    """A rollout `[T, N]`, epsilon-greedy. Consumes `key`."""
+    """A rollout `[T, N]`, epsilon-greedy; values are `max_a Q`. Consumes `key`."""
     config, see = parts.config, functools.partial(parts.see, state)
     steps = state.iteration.astype(jnp.float32) * (config.num_envs * config.num_steps)
-    progress = steps / hparams.exploration_steps
-    epsilon = optim.linear(hparams.epsilon, hparams.final_epsilon, progress)
+    epsilon = q_learning.epsilon(hparams, steps)
 
     def policy(key: Key, observation: Observation) -> tuple[Action, Array]:
-        q = parts.q_values(state.params, see(observation))
-        return epsilon_greedy(key, q, epsilon, split_views(observation)[2]), q.max(-1)
+        seen = see(observation)
+        q = parts.q_values(state.params, seen)
+        return epsilon_greedy(key, q, epsilon, seen), q.max(-1)
 
-    def final(truncated: Array, following: PyTree) -> Array:
-        best = lambda x: parts.q_values(state.params, see(x)).max(-1)  # noqa: E731
-        return agents.final_value(best, truncated, following)
-
-    each_step = on_policy._branches_are_cheap()
-
-    def keep(t: Any, best: Array) -> Sample:
-        beyond = final(t.truncated, t.next_observation) if each_step else t.next_observation
+    def keep(t: Transition, best: Array, final: PyTree) -> Sample:
         kept = parts.storage.pack(t.observation)
-        return Sample(kept, t.action, t.reward, t.terminated, t.truncated, best, beyond)
+        return Sample(
+            kept, t.action, (), t.reward, t.terminated, t.truncated, final_value=final, value=best
+        )
 
-    env_state, samples, metrics = rollout(
-        parts.vec_env, policy, key, state.env, task, config.num_steps, keep
-    )
-    if not each_step:
-        samples = samples._replace(final=final(samples.truncated, samples.final))
-    return env_state, sharding.collect(samples), metrics | {"epsilon": fm.mean(epsilon)}
-
-
-def epsilon_greedy(key: Key, q: Array, epsilon: Scalar, mask: Array | None = None) -> Array:
-    """Actions, int32 `[...]`: with probability `epsilon` any allowed one, else the best of `q`.
-
-    `q` and `mask` are `[..., A]`.  One uniform number decides both: below `epsilon`, it is
-    uniform again once divided by it.  Consumes `key`.
-    """
-    share = jax.random.uniform(key, q.shape[:-1]) / jnp.maximum(epsilon, 1e-9)
-    if mask is None:
-        chosen = jnp.minimum(share * q.shape[-1], q.shape[-1] - 1).astype(jnp.int32)
-    else:
-        rank = jnp.cumsum(mask, axis=-1)
-        place = jnp.floor(share * rank[..., -1])[..., None]
-        chosen = jnp.argmax(jnp.broadcast_to(rank > place, rank.shape), axis=-1)
-    return jnp.where(share < 1.0, chosen, jnp.argmax(q, axis=-1)).astype(jnp.int32)
+    env_state, samples, metrics = on_policy.rollout_with_final(
+        parts.vec_env, policy, lambda x: parts.q_values(state.params, see(x)).max(-1), key,
+        state.env, task, config.num_steps, keep,
+    )  # fmt: skip
+    return env_state, samples, metrics | {"epsilon": fm.mean(epsilon)}
 
 
 def _update(
@@ -280,7 +224,8 @@ def _update(
     """`num_epochs` passes over observations, actions and targets in shuffled minibatches."""
     config = parts.config
     size = config.num_envs * config.num_steps
-    optimizer = _optimizer(hparams, agents.learning_rate(hparams, state.iteration, size))
+    rate = agents.learning_rate(hparams, state.iteration, size)
+    optimizer = optim.radam(rate, hparams.max_grad_norm)
 
     def loss(params: Any, batch: tuple[PyTree, Array, Array]) -> tuple[Array, Metrics]:
         stored, action, target = batch
@@ -289,15 +234,12 @@ def _update(
         loss = 0.5 * jnp.mean((taken - target) ** 2)
         return loss, {"loss": fm.mean(loss), "q_value": fm.mean(taken)}
 
-    def minibatch(carry: Any, index: Array) -> tuple[Any, Metrics]:
-        params, optimizer_state = carry
-        batch = sharding.shard_batch(jax.tree.map(lambda x: x[index], flat))
-        grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
-        updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
-        return (optax.apply_updates(params, updates), optimizer_state), metrics
+    def batch_of(rows: Array) -> tuple[PyTree, Array, Array]:
+        return sharding.shard_batch(jax.tree.map(lambda x: x[rows], flat))
 
-    shuffle = functools.partial(permutation, a=config.num_steps, b=config.num_envs)
-    indices = jax.vmap(shuffle)(jax.random.split(key, config.num_epochs))
-    indices = indices.reshape(config.num_epochs * config.num_minibatches, -1)
-    end, metrics = jax.lax.scan(minibatch, (state.params, state.optimizer), indices)
-    return *end, fm.fold(metrics)
+    rows = minibatches.shuffled(
+        key, config.num_steps, config.num_envs, config.num_epochs, config.num_minibatches
+    )
+    update = minibatches.update(optimizer, loss, batch_of)
+    end, metrics = minibatches.descend(update, (state.params, state.optimizer), rows)
+    return *end, metrics

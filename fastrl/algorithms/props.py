@@ -17,26 +17,22 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from fastrl import door, normalize, optim, returns, sharding, spaces
+from fastrl import arguments, door, optim, sharding, spaces
 from fastrl import metrics as fm
 from fastrl.algorithms import agent as agents
-from fastrl.algorithms import props_sampler
-from fastrl.algorithms.agent import Agent, Statistics
-from fastrl.algorithms.props_sampler import Data, collect, flat, until_kl, weighted_mean
-from fastrl.kernels.permutation import permutation
+from fastrl.algorithms import minibatches, props_sampler, props_update, ranges
+from fastrl.algorithms.agent import Statistics
+from fastrl.algorithms.props_sampler import Data, collect
+from fastrl.algorithms.props_update import Parts, Sample
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, NetworkConfig
 from fastrl.types import (
-    Action,
     Algorithm,
     Array,
     Env,
     Key,
-    Observation,
     PyTree,
-    Recipe,
     ResetFactory,
     Scalar,
     Transition,
@@ -117,13 +113,10 @@ class HParams(NamedTuple):
     final_learning_rate: Scalar = 0.0
 
 
-_POSITIVE, _SHARE = door.Range(0.0, open=True), door.Range(0.0, 1.0)
-RANGES = {
-    "learning_rate": door.Range(0.0), "final_learning_rate": door.Range(0.0),
-    "gamma": _SHARE, "gae_lambda": _SHARE, "clip": _POSITIVE, "max_grad_norm": _POSITIVE,
-    "behaviour_learning_rate": door.Range(0.0), "behaviour_clip": _POSITIVE,
-    "behaviour_penalty": door.Range(0.0), "anneal_steps": _POSITIVE,
-}  # fmt: skip
+RANGES = ranges.of(
+    HParams, behaviour_learning_rate=ranges.NOT_NEGATIVE, behaviour_clip=ranges.POSITIVE,
+    behaviour_penalty=ranges.NOT_NEGATIVE,
+)  # fmt: skip
 
 
 class State(NamedTuple):
@@ -131,29 +124,11 @@ class State(NamedTuple):
 
     key: Key
     params: PyTree  # of the target policy and the values
-    optimizer: optax.OptState
+    optimizer: PyTree
     env: VecState
     statistics: Statistics
     buffer: Transition  # [b * T, N, ...], the newest rollout last; actions as sampled
     iteration: Array
-
-
-class _Parts(NamedTuple):
-    """What is closed over."""
-
-    config: Config
-    agent: Agent
-
-
-class _Sample(NamedTuple):
-    """What the target policy is trained on, `[B, ...]`."""
-
-    observation: Observation
-    action: Action
-    log_prob: Array
-    advantage: Array
-    target: Array
-    weight: Array
 
 
 def make(
@@ -163,13 +138,13 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, agents.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)
 def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     agent = agents.build(env, config, config.network, reset)
-    parts = _Parts(config, agent)
+    parts = Parts(config, agent)
 
     def init(key: Key, hparams: HParams, task: Any) -> State:
         key, network_key, env_key = jax.random.split(key, 3)
@@ -187,24 +162,19 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
             key, params, optimizer, env_state, agent.statistics(), buffer, jnp.int32(0)
         )  # fmt: skip
 
-    return Algorithm(
-        init, functools.partial(_iterate, parts), agent.act,
-        config.num_envs * config.num_steps, HParams(), env, agent.value,
-        parameters=lambda state: state.params,
-        check=functools.partial(door.ranges, allowed=RANGES),
-        recipe=Recipe("props", env, config, reset),
-    )  # fmt: skip
+    step = functools.partial(_iterate, parts)
+    return agents.algorithm("props", env, config, reset, agent, init, step, HParams(), RANGES)
 
 
-def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
+def _iterate(parts: Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
     """A rollout under policies that fill the gaps of the buffer, and PPO on all of the buffer."""
     key, collect_key, update_key = jax.random.split(state.key, 3)
     env_state, buffer, valid, metrics = collect(
         parts.config, parts.agent, collect_key, state, hparams, task
     )
-    statistics = _counted(parts.config, state.statistics, buffer, hparams)
+    statistics = props_update.counted(parts.config, state.statistics, buffer, hparams)
     seen = state._replace(statistics=statistics, buffer=buffer)
-    samples = _samples(parts, seen, valid, hparams)
+    samples = props_update.samples_of(parts, seen, valid, hparams)
     params, optimizer, reported = _update(parts, update_key, seen, samples, hparams)
     if parts.config.error_fit_steps:
         data = Data(samples.observation, samples.action, samples.weight)
@@ -215,83 +185,20 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
     return state, metrics | reported
 
 
-def _counted(
-    config: Config, statistics: Statistics, buffer: Transition, hparams: HParams
-) -> Statistics:
-    """The statistics with the newest rollout in them."""
-    observations, rewards = statistics
-    new = jax.tree.map(lambda x: x[-config.num_steps :], buffer)
-    if config.normalize_observation:
-        observations = normalize.update(observations, new.observation)
-    if config.normalize_reward:
-        done, reward = new.terminated | new.truncated, new.reward * hparams.reward_scale
-        rewards, _ = normalize.scale_rewards(rewards, reward, done, hparams.gamma)
-    return Statistics(observations, rewards)
-
-
-def _samples(parts: _Parts, state: State, valid: Array, hparams: HParams) -> _Sample:
-    """All of the buffer, flat, with values, advantages and log-probabilities of `state.params`."""
-    config, network, buffer = parts.config, parts.agent.network, state.buffer
-    observation = parts.agent.see(state, buffer.observation)
-    policy, values = network.apply(state.params, observation)
-    next_values = network.value(state.params, parts.agent.see(state, buffer.next_observation))
-    reward = buffer.reward * hparams.reward_scale
-    if config.normalize_reward:
-        deviation = jnp.sqrt(state.statistics.rewards.statistics.variance + normalize.EPSILON)
-        reward = jnp.clip(reward / deviation, -10.0, 10.0)
-
-    def by_rollout(x: Array) -> Array:
-        return x.reshape(config.buffer_rollouts, config.num_steps, *x.shape[1:])
-
-    numbers = reward, values, next_values, buffer.terminated, buffer.truncated
-    each = functools.partial(returns.gae, gamma=hparams.gamma, lambda_=hparams.gae_lambda)
-    advantage = jax.vmap(each)(*map(by_rollout, numbers)).reshape(values.shape)
-    weight = jnp.broadcast_to(valid[:, None], values.shape).astype(jnp.float32)
-    log_prob = policy.log_prob(buffer.action)
-    return flat(
-        _Sample(observation, buffer.action, log_prob, advantage, advantage + values, weight)
-    )  # fmt: skip
-
-
 def _update(
-    parts: _Parts, key: Key, state: State, samples: _Sample, hparams: HParams
+    parts: Parts, key: Key, state: State, samples: Sample, hparams: HParams
 ) -> tuple[PyTree, Any, Metrics]:
     """PPO's epochs of shuffled minibatches."""
     config = parts.config
     rate = agents.learning_rate(hparams, state.iteration, config.num_envs * config.num_steps)
     optimizer = optim.adam(rate, hparams.max_grad_norm)
-    loss = functools.partial(_loss, parts, hparams)
-    shuffle = functools.partial(permutation, a=config.buffer_size, b=1)
-    order = jax.vmap(shuffle)(jax.random.split(key, config.num_epochs))
-
-    def minibatch(carry: Any, index: Array) -> Any:
-        params, optimizer_state = carry
-        batch = sharding.shard_batch(jax.tree.map(lambda x: x[index], samples))
-        gradient, reported = jax.grad(loss, has_aux=True)(params, batch)
-        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-        return (optax.apply_updates(params, updates), optimizer_state), reported
-
-    indices = order.reshape(config.num_epochs * config.num_minibatches, -1)
+    loss = functools.partial(props_update.loss, parts, hparams)
+    rows = minibatches.shuffled(
+        key, config.buffer_size, 1, config.num_epochs, config.num_minibatches
+    )
+    update = minibatches.update(
+        optimizer, loss, lambda r: sharding.shard_batch(jax.tree.map(lambda x: x[r], samples))
+    )
     start = state.params, state.optimizer
-    (params, optimizer_state), reported = until_kl(minibatch, start, indices, hparams.target_kl)
-    return params, optimizer_state, reported
-
-
-def _loss(parts: _Parts, hparams: HParams, params: PyTree, batch: _Sample) -> tuple[Array, Metrics]:
-    """PPO's loss of the samples that count."""
-    policy, value = parts.agent.network.apply(params, batch.observation)
-    log_ratio, entropy = policy.log_prob(batch.action) - batch.log_prob, policy.entropy()
-    ratio, mean = jnp.exp(log_ratio), functools.partial(weighted_mean, weight=batch.weight)
-    centred = batch.advantage - mean(batch.advantage)
-    advantage = centred / (jnp.sqrt(mean(centred**2)) + 1e-8)
-    clipped = jnp.clip(ratio, 1.0 - hparams.clip, 1.0 + hparams.clip)
-    policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage)
-    value_loss = 0.5 * (value - batch.target) ** 2
-    each = policy_loss + hparams.value_coefficient * value_loss
-    each = each - hparams.entropy_coefficient * entropy
-    reported = {
-        "loss": each, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy,
-        "kl": ratio - 1.0 - log_ratio,
-    }  # fmt: skip
-    reported = jax.lax.stop_gradient(reported)
-    return mean(each), {name: fm.mean(x, batch.weight > 0) for name, x in reported.items()}
+    end, reported = minibatches.descend_until(update, start, rows, "kl", hparams.target_kl)
+    return *end, reported

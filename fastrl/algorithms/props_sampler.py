@@ -17,7 +17,6 @@ empirical policy pi_D, the most likely one for D (equation 8 of the paper).
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -26,9 +25,9 @@ import optax
 
 from fastrl import distributions, optim, sharding
 from fastrl import metrics as fm
+from fastrl.algorithms import minibatches
 from fastrl.algorithms.agent import Agent
 from fastrl.distributions import Categorical, DiagonalNormal, Distribution, Product
-from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
 from fastrl.networks import ActorCritic
 from fastrl.types import Action, Array, Key, Observation, PyTree, Transition
@@ -108,7 +107,7 @@ def flat(tree: PyTree) -> PyTree:
 
 def behaviour(
     network: ActorCritic, target: PyTree, data: Data, key: Key, hparams: Any,
-    epochs: int, minibatches: int,
+    epochs: int, num_minibatches: int,
 ) -> tuple[PyTree, Metrics]:  # fmt: skip
     """PROPS' phi for the target parameters theta. Without data it is theta. Consumes `key`.
 
@@ -117,39 +116,13 @@ def behaviour(
     """
     optimizer = optim.adam(hparams.behaviour_learning_rate, hparams.max_grad_norm)
     loss = functools.partial(_loss, network, target, hparams)
-    size = data.weight.shape[0]
-    order = jax.vmap(lambda key: permutation(key, size, 1))(jax.random.split(key, epochs))
-
-    def update(carry: Any, index: Array) -> Any:
-        params, state = carry
-        batch = jax.tree.map(lambda x: x[index], data)
-        gradient, reported = jax.grad(loss, has_aux=True)(params, batch)
-        updates, state = optimizer.update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), reported
-
+    rows = minibatches.shuffled(key, data.weight.shape[0], 1, epochs, num_minibatches)
+    update = minibatches.update(optimizer, loss, lambda rows: jax.tree.map(lambda x: x[rows], data))
     start = target, optimizer.init(target)
-    (params, _), reported = until_kl(
-        update, start, order.reshape(epochs * minibatches, -1), hparams.behaviour_kl
+    (params, _), reported = minibatches.descend_until(
+        update, start, rows, "kl", hparams.behaviour_kl
     )
     return params, {f"behaviour_{name}": x for name, x in reported.items()}
-
-
-def until_kl(
-    update: Callable[[Any, Array], Any], start: Any, indices: Array, target_kl: Any
-) -> tuple[Any, Metrics]:
-    """Updates by the rows of `indices`, up to the first whose `kl` is beyond `target_kl`."""
-
-    def guarded(carry: Any, index: Array) -> Any:
-        inner, going = carry
-        shapes = jax.eval_shape(update, inner, index)[1]
-        inner, reported = jax.lax.cond(
-            going, update, lambda c, _: (c, fm.zeros_like(shapes)), inner, index
-        )
-        kl = reported["kl"]
-        return (inner, going & (kl.total <= target_kl * kl.weight)), reported
-
-    (end, _), reported = jax.lax.scan(guarded, (start, jnp.bool_(True)), indices)
-    return end, fm.fold(reported)
 
 
 def _loss(

@@ -6,17 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import door, optim
+from fastrl import optim
 from fastrl.types import Array
-
-_POSITIVE = door.Range(0.0, open=True)
-_LEAST_0, _SHARE = door.Range(0.0), door.Range(0.0, 1.0)
-RANGES = {
-    "learning_rate": _LEAST_0, "final_learning_rate": _LEAST_0, "alpha": _LEAST_0,
-    "gamma": _SHARE, "epsilon": _SHARE, "final_epsilon": _SHARE, "tau": _SHARE, "beta": _SHARE,
-    "target_period": door.Range(1.0), "exploration_steps": _POSITIVE, "max_grad_norm": _POSITIVE,
-    "beta_steps": _POSITIVE, "anneal_steps": _POSITIVE,
-}  # fmt: skip
 
 
 class Learned(NamedTuple):

@@ -20,14 +20,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fastrl import buffers, door, normalize, sharding, storage
+from fastrl import arguments, buffers, door, normalize, sharding, storage
 from fastrl import metrics as fm
-from fastrl import reset as resets
-from fastrl.algorithms import dqn, off_policy, q_learning, sequences
+from fastrl.algorithms import dqn, off_policy, q_learning, ranges, replay, sequences
 from fastrl.algorithms.sequences import Batch, Item, Numbers, Remembered
 from fastrl.buffers import Buffer
 from fastrl.buffers import ring as rings
-from fastrl.memory import MemoryConfig
+from fastrl.cells import MemoryConfig
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, NetworkConfig
 from fastrl.q_network import allowed, epsilon_greedy
@@ -41,7 +40,6 @@ from fastrl.types import (
     Observation,
     PyTree,
     Recipe,
-    Reset,
     ResetFactory,
     Scalar,
 )
@@ -106,9 +104,7 @@ class HParams(NamedTuple):
     final_learning_rate: Scalar = 0.0
 
 
-RANGES = q_learning.RANGES | {
-    "rescaling": door.Range(0.0, 1.0), "greatest_share": door.Range(0.0, 1.0),
-}  # fmt: skip
+RANGES = ranges.of(HParams, rescaling=ranges.SHARE, greatest_share=ranges.SHARE)
 
 
 class State(NamedTuple):
@@ -140,18 +136,13 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    door.environment(env)
-    door.record("config", config, Config)
-    reset = reset or resets.default(env)
-    door.function("reset", reset, "fastrl.reset.pool")
-    return _make(env, config, reset)
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)
 def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     space = env.observation_space(env.default_params())
-    starts = reset(env)
-    door.record("what reset(env) returns", starts, Reset)
+    starts = arguments.starts(env, reset)
     network = recurrent_q(
         space, env.action_space(env.default_params()), config.network,
         MemoryConfig(config.cell, config.memory_size), dueling=config.dueling,
@@ -165,7 +156,7 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     )
 
     def values(state: State, carry: Any, observation: Observation, first: bool) -> Any:
-        view = off_policy.seen(config, state, observation)
+        view = normalize.seen(config, state, observation)
         start = jnp.full(batch_shape(space, observation), first)
         carry, outputs = network.step(state.learned.params, carry, view, start)
         return carry, allowed(view, outputs)
@@ -195,7 +186,7 @@ def _init(parts: _Parts, key: Key, hparams: HParams, task: Any) -> State:
     key, network_key, env_key = jax.random.split(key, 3)
     params, n = parts.network.init(network_key), parts.config.num_envs
     env = parts.vec_env.env
-    step = off_policy.empty_item(env, parts.storage)
+    step = replay.empty_item(env, parts.storage)
     before = Remembered(parts.network.initial_carry(()), jnp.bool_(True))
     return State(
         key, q_learning.started(params, hparams), parts.vec_env.init(env_key, task),
@@ -231,11 +222,11 @@ def _collect(
     def body(carry: tuple[VecState, Remembered], key: Key) -> Any:
         env, before = carry
         action_key, step_key = jax.random.split(key)
-        view = off_policy.seen(config, state, env.observation)
+        view = normalize.seen(config, state, env.observation)
         after, values = parts.network.step(state.learned.params, before.carry, view, before.start)
         action = epsilon_greedy(action_key, values, epsilon, view)
         env, t, metrics = parts.vec_env._step(step_key, env, action, task)
-        item = Item(off_policy.item(kept, t), before)
+        item = Item(replay.item(kept, t), before)
         return (env, Remembered(after, t.terminated | t.truncated)), (item, metrics)
 
     keys = jax.random.split(key, config.num_steps)
@@ -265,9 +256,9 @@ def _update(
     item = sequences.windows(buffer.ring(memory).items, draw, config.shape.window)
     weight = jnp.ones(config.batch_size)
     if config.prioritised:
-        beta = off_policy.annealed(hparams, state.steps)
+        beta = replay.annealed(hparams, state.steps)
         weight = buffers.importance(draw, buffer.size(memory), beta)
-    see = lambda stored: off_policy.seen(config, state, parts.storage.unpack(stored))  # noqa: E731
+    see = lambda stored: normalize.seen(config, state, parts.storage.unpack(stored))  # noqa: E731
     batch = sharding.shard_batch(
         Batch(item, see(item.step.observation), see(item.step.next_observation), weight)
     )
@@ -280,5 +271,5 @@ def _update(
     if config.prioritised:
         share = hparams.greatest_share
         error = share * error.max(0) + (1.0 - share) * error.mean(0)  # section 2.3
-        memory = buffer.reweigh(memory, draw, off_policy.proportional(error, hparams))
+        memory = buffer.reweigh(memory, draw, replay.proportional(error, hparams))
     return learned, memory, {"loss": fm.mean(value), "q_value": fm.mean(chosen)}

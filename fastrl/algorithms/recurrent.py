@@ -8,8 +8,7 @@ import jax.numpy as jnp
 
 from fastrl import distributions, sharding
 from fastrl import metrics as fm
-from fastrl.algorithms.agent import final_value
-from fastrl.algorithms.on_policy import Sample
+from fastrl.algorithms.on_policy import Sample, final_value
 from fastrl.memory import Recurrent
 from fastrl.metrics import Metrics
 from fastrl.spaces import Space

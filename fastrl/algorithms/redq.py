@@ -18,20 +18,19 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
+from fastrl import arguments, door
 from fastrl import continuous_networks as networks
-from fastrl import door
-from fastrl.algorithms import continuous, off_policy, soft_policy
-from fastrl.algorithms.continuous import Agent, Trained
-from fastrl.algorithms.off_policy import Batch, Learner
-from fastrl.algorithms.soft_policy import SoftPolicy
+from fastrl.algorithms import continuous, off_policy, ranges, soft_policy
+from fastrl.algorithms.continuous import Agent
+from fastrl.algorithms.replay import Batch
+from fastrl.algorithms.soft_policy import Learned, Networks, SoftPolicy
 from fastrl.continuous_networks import Actor, Critic, Dropout
 from fastrl.distributions import from_environment
 from fastrl.metrics import Metrics
 from fastrl.spaces import Box
-from fastrl.types import Action, Algorithm, Array, Env, Key, Observation, ResetFactory, Scalar
+from fastrl.types import Algorithm, Array, Env, Key, ResetFactory, Scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,21 +71,7 @@ class HParams(NamedTuple):
     dropout_rate: Scalar = 0.01
 
 
-RANGES = {
-    "learning_rate": continuous.NOT_NEGATIVE, "critic_learning_rate": continuous.NOT_NEGATIVE,
-    "temperature_learning_rate": continuous.NOT_NEGATIVE, "gamma": continuous.SHARE,
-    "tau": continuous.SHARE, "temperature": continuous.POSITIVE,
-    "dropout_rate": door.Range(0.0, 0.99),
-}  # fmt: skip
-
-
-class Learned(NamedTuple):
-    """Networks and optimisers."""
-
-    policy: SoftPolicy
-    critic: Trained
-    target: Any  # variables of the critics, some time ago
-    updates: Array  # int32
+RANGES = ranges.of(HParams, dropout_rate=door.Range(0.0, 0.99))
 
 
 class _Parts(NamedTuple):
@@ -106,7 +91,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, continuous.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)
@@ -125,34 +110,11 @@ def agent(env: Env, config: Config) -> Agent:
     )  # fmt: skip
     critic, chosen = critics(members=config.num_critics), critics(members=config.num_chosen)
     parts = _Parts(config, space, actor, critic, chosen)
-    return Agent(
-        Learner(
-            functools.partial(_init, parts),
-            functools.partial(_explore, parts),
-            functools.partial(_update, parts),
-        ),
-        functools.partial(soft_policy.act, actor, space),
-        functools.partial(_value, parts),
-        lambda learned: learned.policy.actor.variables,
-    )
-
-
-def _init(parts: _Parts, key: Key, hparams: HParams) -> Learned:
-    actor_key, critic_key = jax.random.split(key)
-    variables = parts.critic.init(critic_key)
-    critic = continuous.trained(variables, optax.adam(hparams.critic_learning_rate))
-    policy = soft_policy.init(parts.actor, actor_key, hparams)
-    return Learned(policy, critic, jax.tree.map(jnp.copy, variables), jnp.int32(0))
-
-
-def _explore(
-    parts: _Parts, learned: Learned, observation: Observation, key: Key, hparams: HParams,
-    steps: Array,
-) -> Action:  # fmt: skip
-    policy_key, random_key = jax.random.split(key)
-    policy = parts.actor.policy(learned.policy.actor.variables, observation)
-    action = policy.sample(policy_key)
-    return continuous.explored(parts.config, parts.space, action, random_key, steps)
+    built = Networks(space, actor, critic)
+    return soft_policy.agent(
+        config, built, functools.partial(soft_policy.with_target, built),
+        functools.partial(_update, parts), lambda values: values.mean(0),
+    )  # fmt: skip
 
 
 def _update(
@@ -208,9 +170,3 @@ def _improve(
 
 def _dropout(parts: _Parts, key: Key, hparams: HParams) -> Dropout | None:
     return Dropout(key, hparams.dropout_rate) if parts.config.dropout else None
-
-
-def _value(parts: _Parts, learned: Learned, observation: Observation) -> Array:
-    """The mean of the critics' values of the policy's mode."""
-    action = parts.actor.mode(learned.policy.actor.variables, observation)
-    return parts.critic.apply(learned.critic.variables, observation, action, None).mean(0)

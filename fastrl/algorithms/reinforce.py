@@ -17,17 +17,17 @@ import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from fastrl import door, optim, returns
+from fastrl import arguments, door, optim, returns
 from fastrl import metrics as fm
 from fastrl.algorithms import agent as agents
-from fastrl.algorithms.agent import Agent, Rollout, Statistics
+from fastrl.algorithms import ranges, whole_rollout
+from fastrl.algorithms.agent import Agent, Rollout
+from fastrl.algorithms.whole_rollout import Learner, State
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, NetworkConfig
-from fastrl.types import Algorithm, Array, Env, Key, Recipe, ResetFactory, Scalar
-from fastrl.vec import VecState
+from fastrl.types import Algorithm, Array, Env, ResetFactory, Scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +47,7 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("num_envs", "num_steps"):
             door.integer(name, getattr(self, name), 1)
-        for field in dataclasses.fields(self):
-            if isinstance(field.default, bool):
-                door.flag(field.name, getattr(self, field.name))
+        door.flags(self)
         object.__setattr__(self, "hidden_sizes", self.network.hidden_sizes)
 
     @property
@@ -71,22 +69,7 @@ class HParams(NamedTuple):
     final_learning_rate: Scalar = 0.0
 
 
-_POSITIVE = door.Range(0.0, open=True)
-RANGES = {
-    "learning_rate": door.Range(0.0), "final_learning_rate": door.Range(0.0),
-    "gamma": door.Range(0.0, 1.0), "max_grad_norm": _POSITIVE, "anneal_steps": _POSITIVE,
-}  # fmt: skip
-
-
-class State(NamedTuple):
-    """All there is to go on with."""
-
-    key: Key
-    params: Any
-    optimizer: optax.OptState
-    env: VecState
-    statistics: Statistics
-    iteration: Array
+RANGES = ranges.of(HParams)
 
 
 def make(
@@ -97,46 +80,17 @@ def make(
     `reset` says where episodes start: by default `fastrl.reset.default(env)`.
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, agents.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)
 def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
-    agent = agents.build(env, config, config.network, reset)
-
-    def init(key: Key, hparams: HParams, task: Any) -> State:
-        key, network_key, env_key = jax.random.split(key, 3)
-        params = agent.network.init(network_key)
-        optimizer = optim.adam(hparams.learning_rate, hparams.max_grad_norm).init(params)
-        env_state = agent.vec_env.init(env_key, task)
-        return State(key, params, optimizer, env_state, agent.statistics(), jnp.int32(0))
-
-    return Algorithm(
-        init, functools.partial(_iterate, agent, config), agent.act,
-        config.num_envs * config.num_steps, HParams(), env, agent.value,
-        parameters=lambda state: state.params,
-        check=functools.partial(door.ranges, allowed=RANGES),
-        recipe=Recipe("reinforce", env, config, reset),
-    )  # fmt: skip
+    learner = Learner(_optimizer, _loss, HParams(), RANGES)
+    return whole_rollout.algorithm("reinforce", env, config, reset, learner)
 
 
-def _iterate(
-    agent: Agent, config: Config, state: State, hparams: HParams, task: Any
-) -> tuple[State, Metrics]:
-    """One iteration: a rollout and one gradient step on it."""
-    key, rollout_key = jax.random.split(state.key)
-    env_state, statistics, rollout, metrics = agent.collect(
-        rollout_key, state, hparams, task, config.num_steps
-    )
-    loss = functools.partial(_loss, agent, config, hparams)
-    grads, update_metrics = jax.grad(loss, has_aux=True)(state.params, rollout)
-    batch_size = config.num_envs * config.num_steps
-    rate = agents.learning_rate(hparams, state.iteration, batch_size)
-    optimizer = optim.adam(rate, hparams.max_grad_norm)
-    updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
-    state = State(key, params, optimizer_state, env_state, statistics, state.iteration + 1)
-    return state, metrics | update_metrics
+def _optimizer(hparams: HParams, learning_rate: Scalar) -> optax.GradientTransformation:
+    return optim.adam(learning_rate, hparams.max_grad_norm)
 
 
 def _loss(

@@ -15,20 +15,16 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from fastrl import continuous_networks as networks
-from fastrl import door
-from fastrl.algorithms import continuous, off_policy, soft_policy
-from fastrl.algorithms.continuous import Agent, Trained
-from fastrl.algorithms.off_policy import Batch, Learner
-from fastrl.algorithms.soft_policy import SoftPolicy
-from fastrl.continuous_networks import Actor, Critic
+from fastrl import arguments, continuous_networks, door
+from fastrl.algorithms import continuous, off_policy, ranges, soft_policy
+from fastrl.algorithms.continuous import Agent
+from fastrl.algorithms.replay import Batch
+from fastrl.algorithms.soft_policy import Learned, Networks
 from fastrl.distributions import from_environment
 from fastrl.metrics import Metrics
-from fastrl.spaces import Box
-from fastrl.types import Action, Algorithm, Array, Env, Key, Observation, ResetFactory, Scalar
+from fastrl.types import Algorithm, Array, Env, Key, ResetFactory, Scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,29 +51,7 @@ class HParams(NamedTuple):
     temperature: Scalar = 1.0  # at the start
 
 
-RANGES = {
-    "learning_rate": continuous.NOT_NEGATIVE, "critic_learning_rate": continuous.NOT_NEGATIVE,
-    "temperature_learning_rate": continuous.NOT_NEGATIVE, "gamma": continuous.SHARE,
-    "tau": continuous.SHARE, "temperature": continuous.POSITIVE,
-}  # fmt: skip
-
-
-class Learned(NamedTuple):
-    """Networks and optimisers."""
-
-    policy: SoftPolicy
-    critic: Trained
-    target: Any  # variables of the critics, some time ago
-    updates: Array  # int32
-
-
-class _Parts(NamedTuple):
-    """What is closed over."""
-
-    config: Config
-    space: Box
-    actor: Actor
-    critic: Critic
+RANGES = ranges.of(HParams)
 
 
 def make(
@@ -87,7 +61,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, continuous.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)
@@ -98,76 +72,47 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
 def agent(env: Env, config: Config) -> Agent:
     """The learner on the spaces of `env`."""
     task = env.default_params()
-    space, seen = networks.box(env.action_space(task)), env.observation_space(task)
-    actor = networks.actor(seen, space, config.hidden_sizes, config.activation)
-    critic = networks.critic(
+    space, seen = continuous_networks.box(env.action_space(task)), env.observation_space(task)
+    actor = continuous_networks.actor(seen, space, config.hidden_sizes, config.activation)
+    critic = continuous_networks.critic(
         seen, space, config.num_critics, config.hidden_sizes, config.activation
     )
-    parts = _Parts(config, space, actor, critic)
-    return Agent(
-        Learner(
-            functools.partial(_init, parts),
-            functools.partial(_explore, parts),
-            functools.partial(_update, parts),
-        ),
-        functools.partial(soft_policy.act, actor, space),
-        functools.partial(_value, parts),
-        lambda learned: learned.policy.actor.variables,
-    )
-
-
-def _init(parts: _Parts, key: Key, hparams: HParams) -> Learned:
-    actor_key, critic_key = jax.random.split(key)
-    variables = parts.critic.init(critic_key)
-    critic = continuous.trained(variables, optax.adam(hparams.critic_learning_rate))
-    policy = soft_policy.init(parts.actor, actor_key, hparams)
-    return Learned(policy, critic, jax.tree.map(jnp.copy, variables), jnp.int32(0))
-
-
-def _explore(
-    parts: _Parts, learned: Learned, observation: Observation, key: Key, hparams: HParams,
-    steps: Array,
-) -> Action:  # fmt: skip
-    policy_key, random_key = jax.random.split(key)
-    policy = parts.actor.policy(learned.policy.actor.variables, observation)
-    action = policy.sample(policy_key)
-    return continuous.explored(parts.config, parts.space, action, random_key, steps)
+    built = Networks(space, actor, critic)
+    return soft_policy.agent(
+        config, built, functools.partial(soft_policy.with_target, built),
+        functools.partial(_update, config, built), lambda values: values.min(0),
+    )  # fmt: skip
 
 
 def _update(
-    parts: _Parts, learned: Learned, batch: Batch, key: Key, hparams: HParams, steps: Array
-) -> tuple[Learned, Metrics, Array]:
+    config: Config, networks: Networks, learned: Learned, batch: Batch, key: Key,
+    hparams: HParams, steps: Array,
+) -> tuple[Learned, Metrics, Array]:  # fmt: skip
     next_key, policy_key = jax.random.split(key)
-    policy = learned.policy
-    following = batch.next_observation
+    space, actor, critics = networks
+    policy, following = learned.policy, batch.next_observation
     next_value = soft_policy.next_value(
-        parts.actor, policy, following, next_key,
-        lambda action: parts.critic.apply(learned.target, following, action, None).min(0),
+        actor, policy, following, next_key,
+        lambda action: critics.apply(learned.target, following, action, None).min(0),
     )  # fmt: skip
     target = batch.reward + batch.discount * next_value
-    action = from_environment(parts.space, batch.action)
+    action = from_environment(space, batch.action)
 
     def loss(variables: Any) -> tuple[Array, Array]:
-        values = parts.critic.apply(variables, batch.observation, action, None)
+        values = critics.apply(variables, batch.observation, action, None)
         return continuous.squared_error(values, target, batch.weight), values
 
     optimizer = optax.adam(hparams.critic_learning_rate)
     critic, values = continuous.descend(learned.critic, loss, optimizer)
     count = learned.updates + 1
     policy, metrics = continuous.every(
-        parts.config.policy_delay, count,
+        config.policy_delay, count,
         lambda policy: soft_policy.improve(
-            parts.actor, parts.config, policy, batch.observation, policy_key, hparams,
-            lambda a: parts.critic.apply(critic.variables, batch.observation, a, None).min(0),
+            actor, config, policy, batch.observation, policy_key, hparams,
+            lambda a: critics.apply(critic.variables, batch.observation, a, None).min(0),
         ),
         policy,
     )  # fmt: skip
     followed = continuous.follow(learned.target, critic.variables, hparams.tau)
     reported, error = continuous.critic_metrics(values, target)
     return Learned(policy, critic, followed, count), reported | metrics, error
-
-
-def _value(parts: _Parts, learned: Learned, observation: Observation) -> Array:
-    """The least of the critics' values of the policy's mode."""
-    action = parts.actor.mode(learned.policy.actor.variables, observation)
-    return parts.critic.apply(learned.critic.variables, observation, action, None).min(0)

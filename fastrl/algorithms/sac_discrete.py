@@ -21,13 +21,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fastrl import arguments, distributions, door
 from fastrl import continuous_networks as networks
-from fastrl import distributions, door
 from fastrl import metrics as fm
-from fastrl.algorithms import continuous, off_policy, soft_policy
-from fastrl.algorithms.continuous import Agent, Trained
-from fastrl.algorithms.off_policy import Batch, Learner
-from fastrl.algorithms.soft_policy import SoftPolicy
+from fastrl.algorithms import continuous, off_policy, ranges, soft_policy
+from fastrl.algorithms.continuous import Agent
+from fastrl.algorithms.off_policy import Learner
+from fastrl.algorithms.replay import Batch
+from fastrl.algorithms.soft_policy import Learned, SoftPolicy
 from fastrl.distributions import Categorical
 from fastrl.metrics import Metrics
 from fastrl.networks import encoder, split_views
@@ -60,21 +61,7 @@ class HParams(NamedTuple):
     temperature: Scalar = 1.0  # at the start
 
 
-RANGES = {
-    "learning_rate": continuous.NOT_NEGATIVE, "critic_learning_rate": continuous.NOT_NEGATIVE,
-    "temperature_learning_rate": continuous.NOT_NEGATIVE, "gamma": continuous.SHARE,
-    "tau": continuous.SHARE, "entropy_share": continuous.SHARE,
-    "temperature": continuous.POSITIVE,
-}  # fmt: skip
-
-
-class Learned(NamedTuple):
-    """Networks and optimisers."""
-
-    policy: SoftPolicy
-    critic: Trained
-    target: Any  # variables of the critics, some time ago
-    updates: Array  # int32
+RANGES = ranges.of(HParams, entropy_share=ranges.SHARE)
 
 
 class _Parts(NamedTuple):
@@ -94,7 +81,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, continuous.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fastrl import q_targets
-from fastrl.algorithms import off_policy
+from fastrl.algorithms import replay
 from fastrl.buffers import Draw
 from fastrl.buffers import ring as rings
 from fastrl.q_network import allowed
@@ -27,7 +27,7 @@ class Remembered(NamedTuple):
 class Item(NamedTuple):
     """What the ring keeps of a step."""
 
-    step: off_policy.Item
+    step: replay.Item
     remembered: Remembered  # before it
 
 
@@ -102,8 +102,8 @@ def unrolled(
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), burnt, rest)
 
 
-def n_step(step: off_policy.Item, gamma: Scalar, shape: Shape) -> tuple[Array, Array, Array]:
-    """As `off_policy.n_step`, of the steps after the burn-in of `step` `[W, B]`.
+def n_step(step: replay.Item, gamma: Scalar, shape: Shape) -> tuple[Array, Array, Array]:
+    """As `replay.n_step`, of the steps after the burn-in of `step` `[W, B]`.
 
     The last steps are counted in the window, `[L, B]`.
     """
@@ -114,7 +114,7 @@ def n_step(step: off_policy.Item, gamma: Scalar, shape: Shape) -> tuple[Array, A
 
     now = jnp.arange(shape.burn_in, shape.burn_in + shape.length)[:, None]
     now = jnp.broadcast_to(now, (shape.length, step.reward.shape[1]))
-    return off_policy.summed(at, now, gamma, shape.n_step)
+    return replay.summed(at, now, gamma, shape.n_step)
 
 
 def rescaled(x: Array, share: Scalar) -> Array:

@@ -1,4 +1,4 @@
-"""The half of soft actor-critics that SAC, REDQ and CrossQ share: the policy and its temperature.
+"""What SAC, REDQ and CrossQ share: all of a soft actor-critic but the update of its critics.
 
 Haarnoja et al. 2018, arXiv:1812.05905: the policy goes up the soft value of its own actions,
 
@@ -22,8 +22,9 @@ import optax
 from fastrl import door
 from fastrl import metrics as fm
 from fastrl.algorithms import continuous
-from fastrl.algorithms.continuous import Trained
-from fastrl.continuous_networks import Actor
+from fastrl.algorithms.continuous import Agent, Trained
+from fastrl.algorithms.off_policy import Learner
+from fastrl.continuous_networks import Actor, Critic
 from fastrl.distributions import to_environment
 from fastrl.metrics import Metrics
 from fastrl.spaces import Box
@@ -49,22 +50,72 @@ class SoftPolicy(NamedTuple):
     temperature: Trained
 
 
-def init(actor: Actor, key: Key, hparams: Any) -> SoftPolicy:
-    """The policy at the start, at temperature `hparams.temperature`. Consumes `key`."""
-    variables = actor.init(key)
-    return SoftPolicy(
-        continuous.trained(variables, optax.adam(hparams.learning_rate)), start(hparams)
+class Learned(NamedTuple):
+    """Networks and optimisers, of a learner with a target network."""
+
+    policy: SoftPolicy
+    critic: Trained
+    target: Any  # variables of the critics, some time ago
+    updates: Array  # int32
+
+
+class Networks(NamedTuple):
+    """What acts, and what judges."""
+
+    space: Box  # of the actions
+    actor: Actor
+    critic: Critic
+
+
+def agent(
+    config: Config, networks: Networks, init: Callable[..., Any], update: Callable[..., Any],
+    judge: Callable[[Array], Array],
+) -> Agent:  # fmt: skip
+    """The agent of a learner whose state has `policy` and `critic`.
+
+    `init` and `update` are `Learner`'s, before `networks` are given; the value is that which
+    `judge` makes of those of all critics, `[E, ...] -> [...]`, for the policy's mode.
+    """
+    space, actor, critic = networks
+
+    def explore(
+        learned: Any, observation: Observation, key: Key, hparams: Any, steps: Array
+    ) -> Action:
+        policy_key, random_key = jax.random.split(key)
+        policy = actor.policy(learned.policy.actor.variables, observation)
+        action = policy.sample(policy_key)
+        return continuous.explored(config, space, action, random_key, steps)
+
+    def act(learned: Any, observation: Observation, key: Key | None) -> Action:
+        """For the environment: the mode, or with a key a sample."""
+        variables = learned.policy.actor.variables
+        if key is None:
+            return to_environment(space, actor.mode(variables, observation))
+        return to_environment(space, actor.policy(variables, observation).sample(key))
+
+    def value(learned: Any, observation: Observation) -> Array:
+        action = actor.mode(learned.policy.actor.variables, observation)
+        return judge(critic.apply(learned.critic.variables, observation, action, None))
+
+    return Agent(
+        Learner(init, explore, update), act, value, lambda learned: learned.policy.actor.variables
     )
 
 
-def act(
-    actor: Actor, space: Box, learned: Any, observation: Observation, key: Key | None
-) -> Action:
-    """The policy's action for the environment: the mode, or with a key a sample."""
-    variables = learned.policy.actor.variables
-    if key is None:
-        return to_environment(space, actor.mode(variables, observation))
-    return to_environment(space, actor.policy(variables, observation).sample(key))
+def with_target(networks: Networks, key: Key, hparams: Any) -> Learned:
+    """The learner before its first update; the target network is a copy. Consumes `key`."""
+    policy, critic = without_target(networks, key, hparams)
+    return Learned(policy, critic, jax.tree.map(jnp.copy, critic.variables), jnp.int32(0))
+
+
+def without_target(networks: Networks, key: Key, hparams: Any) -> tuple[SoftPolicy, Trained]:
+    """The policy, at temperature `hparams.temperature`, and the critics. Consumes `key`."""
+    actor_key, critic_key = jax.random.split(key)
+    critic = networks.critic.init(critic_key)
+    critic = continuous.trained(critic, optax.adam(hparams.critic_learning_rate))
+    actor = networks.actor.init(actor_key)
+    actor = continuous.trained(actor, optax.adam(hparams.learning_rate))
+    return SoftPolicy(actor, start(hparams)), critic
 
 
 def next_value(

@@ -26,9 +26,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import door, optim, returns, sharding, spaces
+from fastrl import arguments, door, optim, returns, sharding, spaces
 from fastrl import metrics as fm
-from fastrl.algorithms import agent as agents
+from fastrl.algorithms import ranges
 from fastrl.algorithms.sqirl_regression import Batch, Regression, known, network, table
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, NetworkConfig
@@ -87,10 +87,7 @@ class HParams(NamedTuple):
     max_grad_norm: Scalar = 10.0
 
 
-RANGES = {
-    "learning_rate": door.Range(0.0), "gamma": door.Range(0.0, 1.0),
-    "max_grad_norm": door.Range(0.0, open=True),
-}  # fmt: skip
+RANGES = ranges.of(HParams)
 
 
 class State(NamedTuple):
@@ -111,7 +108,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, agents.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)
@@ -122,7 +119,7 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
         raise ValueError(f"action space {actions}: SQIRL takes one Discrete action")
     make_regression = network if config.regression == "network" else table
     parts = _Parts(
-        config, VecEnv(env, config.num_episodes, reset(env)),
+        config, VecEnv(env, config.num_episodes, arguments.starts(env, reset)),
         make_regression(config, space, actions.n), actions.n,
     )  # fmt: skip
 

@@ -21,20 +21,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import distributions, door, optim
+from fastrl import arguments, door, optim
 from fastrl import metrics as fm
-from fastrl.algorithms import agent as agents
-from fastrl.algorithms import trajectories
+from fastrl.algorithms import ranges, trajectories
 from fastrl.algorithms.trajectories import Played
 from fastrl.metrics import Metrics
 from fastrl.networks import Activation, ActorCritic, NetworkConfig, actor_critic
 from fastrl.types import (
-    Action,
     Algorithm,
     Array,
     Env,
     Key,
-    Observation,
     PyTree,
     Recipe,
     ResetFactory,
@@ -74,10 +71,7 @@ class HParams(NamedTuple):
     max_grad_norm: Scalar = float("inf")
 
 
-RANGES = {
-    "learning_rate": door.Range(0.0), "gamma": door.Range(0.0, 1.0),
-    "max_grad_norm": door.Range(0.0, open=True),
-}  # fmt: skip
+RANGES = ranges.of(HParams)
 
 
 class State(NamedTuple):
@@ -106,7 +100,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, agents.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)
@@ -114,7 +108,7 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     task = env.default_params()
     action_space = env.action_space(task)
     network = actor_critic(env.observation_space(task), action_space, config.network)
-    vec_env = VecEnv(env, config.num_trajectories, reset(env))
+    vec_env = VecEnv(env, config.num_trajectories, arguments.starts(env, reset))
     parts = _Parts(config, network, vec_env, action_space)
 
     def init(key: Key, hparams: HParams, task: Any) -> State:
@@ -124,15 +118,8 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
         memory = vec_env.reset.init(reset_key, task, config.num_trajectories)
         return State(key, params, optimizer, memory, jnp.int32(0))
 
-    def act(
-        state: State, carry: Any, observation: Observation, key: Key | None
-    ) -> tuple[Action, Any]:
-        policy = network.policy(state.params, observation)
-        action = policy.mode() if key is None else policy.sample(key)
-        return distributions.to_environment(action_space, action), carry
-
     return Algorithm(
-        init, functools.partial(_iterate, parts), act,
+        init, functools.partial(_iterate, parts), trajectories.acting(network, action_space),
         config.num_trajectories * config.horizon, HParams(), env,
         parameters=lambda state: state.params,
         check=functools.partial(door.ranges, allowed=RANGES),

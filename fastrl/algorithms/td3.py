@@ -24,12 +24,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fastrl import arguments, door
 from fastrl import continuous_networks as networks
-from fastrl import door
 from fastrl import metrics as fm
-from fastrl.algorithms import continuous, off_policy
+from fastrl.algorithms import continuous, off_policy, ranges
 from fastrl.algorithms.continuous import Agent, Trained
-from fastrl.algorithms.off_policy import Batch, Learner
+from fastrl.algorithms.off_policy import Learner
+from fastrl.algorithms.replay import Batch
 from fastrl.continuous_networks import Actor, Critic
 from fastrl.distributions import from_environment, to_environment
 from fastrl.metrics import Metrics
@@ -66,12 +67,10 @@ class HParams(NamedTuple):
     eta: Scalar = 0.005  # weight of optimism
 
 
-RANGES = {
-    "learning_rate": continuous.NOT_NEGATIVE, "critic_learning_rate": continuous.NOT_NEGATIVE,
-    "gamma": continuous.SHARE, "tau": continuous.SHARE, "noise": continuous.NOT_NEGATIVE,
-    "target_noise": continuous.NOT_NEGATIVE, "target_noise_clip": continuous.NOT_NEGATIVE,
-    "eta": continuous.NOT_NEGATIVE,
-}  # fmt: skip
+RANGES = ranges.of(
+    HParams, noise=ranges.NOT_NEGATIVE, target_noise=ranges.NOT_NEGATIVE,
+    target_noise_clip=ranges.NOT_NEGATIVE, eta=ranges.NOT_NEGATIVE,
+)  # fmt: skip
 
 
 class Learned(NamedTuple):
@@ -100,7 +99,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, continuous.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,5 +1,6 @@
 """Whole trajectories under one policy, for gradients that need an episode from its start."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -54,6 +55,19 @@ def play(
         "episode_length": fm.mean(alive.sum(0)),
     }
     return Played(observation, action, reward, alive), after.memory, metrics
+
+
+def acting(network: ActorCritic, action_space: Space) -> Callable[..., tuple[Action, Any]]:
+    """`Algorithm.act` of a learner whose state has `params`, the policy's."""
+
+    def act(
+        state: Any, carry: Any, observation: Observation, key: Key | None
+    ) -> tuple[Action, Any]:
+        policy = network.policy(state.params, observation)
+        action = policy.mode() if key is None else policy.sample(key)
+        return distributions.to_environment(action_space, action), carry
+
+    return act
 
 
 def to_go(rewards: Array) -> Array:
