@@ -8,7 +8,7 @@ import fastrl
 from fastrl import algorithms, avg, dqn, sac, stream_ac, stream_q
 
 RATES = 1e-4, 1e-3, 1e-2  # each baseline has the best of these
-TRIED = 5  # seeds, with which that is found out
+TRIED = 3  # seeds, with which that is found out
 SIZES: Any = {"hidden_sizes": (32, 32)}
 TIME_LIMITS = {"CartPole-v1": 500.0, "Acrobot-v1": 500.0, "Pendulum-v1": 200.0}
 BREAKOUT = "MinAtar/Breakout-v1"

@@ -35,7 +35,8 @@ def lines(chosen: Options, quick: bool, words: Sequence[str] = ()) -> Iterator[d
         if _asked(name, words):
             yield rate(name, algorithm, count, chosen.rounds)
     if _asked(PEAK, words):
-        yield memory(q(long), (1, 2) if quick else (5, 50, 500))
+        last = max((chosen.steps or 10_000_000) // long, 2)
+        yield memory(q(long), (1, 2) if quick else tuple(sorted({1, last // 10 or 1, last})))
 
 
 def _asked(name: str, words: Sequence[str]) -> bool:
