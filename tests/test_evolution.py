@@ -152,6 +152,7 @@ def test_a_lifetime_that_diverges_is_counted_and_left_out():
     np.testing.assert_array_equal(none, 0.0)  # nobody is left: eta stays where it is
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["persistent", "reuse", "truncated"])
 def test_only_truncation_is_biased(estimator):
     """x <- x / 2 + eta, worth x after each of 4 windows: d x_t / d eta = 1, 1.5, 1.75, 1.875.
@@ -183,6 +184,16 @@ def test_lifetimes_are_bucketed_and_not_padded():
     assert float(metrics["inner_iteration"].total[0]) == 2 * 2 * (3 + 8)
 
 
+def test_the_inner_learner_is_told_its_lifetime():
+    """Without it n/N is 0 for ever: TA-LPO would be LPO, and learning rates would not fall."""
+    from fastrl import ppo
+    from fastrl.meta.evolution_lives import install
+
+    told = install(ppo.HParams(gamma=0.9), "eta", jnp.float32(640))
+    assert (told.objective, float(told.anneal_steps), told.gamma) == ("eta", 640.0, 0.9)
+    assert install(HParams(), "eta", jnp.float32(640)) == HParams(objective="eta")
+
+
 @pytest.mark.parametrize("config", [{}, {"estimator": "persistent", "window": 2}])
 def test_the_members_of_a_pair_share_their_luck(config):
     """Fitness that is nothing but luck must be equal within a pair, and differ between pairs."""
@@ -193,6 +204,7 @@ def test_the_members_of_a_pair_share_their_luck(config):
     assert len(np.unique(np.asarray(metrics["fitness"].total))) == 5
 
 
+@pytest.mark.slow
 def test_chunks_and_devices_change_no_number():
     """One member at a time, all at once, on four devices: the same eta after three generations."""
     config = {"pairs": 8, "lifetimes": (1, 2), "shaping": "centred"}
@@ -207,6 +219,7 @@ def test_chunks_and_devices_change_no_number():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [{}, {"estimator": "persistent", "window": 2}])
 def test_a_resumed_run_is_the_whole(config, tmp_path):
     """Lives under way, sums of perturbations or moments of Adam that are not saved."""
@@ -257,6 +270,7 @@ def test_log_uniform_lifetimes():
     assert evolution.log_uniform(7, 7, 2) == (7, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["snes", "xnes", "cma_es"])
 def test_strategies_of_evosax(strategy):
     """They climb too, and without the package the error says what to install."""

@@ -123,6 +123,7 @@ def test_the_slope_in_the_picture_is_the_objectives(tmp_path):
     assert inside.mean() > 0.5
 
 
+@pytest.mark.slow
 def test_pictures_of_drifts(tmp_path):
     """One panel, or three over the lifetime; a rule without a drift has none."""
     wide = picture.draw(RULE, eta(), tmp_path / "ta.png")

@@ -49,15 +49,11 @@ def meta_train(argv: Sequence[str]) -> int:
     import_module(flags.import_)
     with usage_errors():
         built = meta_config.build(meta, name)
-    options: dict[str, Any] = dataclasses.asdict(meta.train)
-    if resumes:
-        options, folder = {"resume": True}, Path(name)
-    else:
-        options |= {"hparams": built.hparams, "task": built.task, "seed": meta.seed}
-        folder = _folder(meta, flags.run_dir)
+    folder = Path(name) if resumes else _folder(meta, flags.run_dir)
     state = run_training(
-        built.algorithm, steps=meta.steps, run_dir=folder, progress=not flags.quiet,
-        config_text=meta_config.dumps(meta), **options,
+        built.algorithm, built.hparams, built.task, steps=meta.steps, seed=meta.seed,
+        run_dir=folder, resume=resumes, progress=not flags.quiet,
+        config_text=meta_config.dumps(meta), **dataclasses.asdict(meta.train),
     )  # fmt: skip
     _finish(built, state, folder)
     return 0

@@ -80,6 +80,7 @@ def make(
     door.algorithm(inner)
     config = Config() if config is None else config
     door.record("config", config, Config)
+    config.check_chunks(config.side_by_side)
     for name, given in (("start", start), ("fitness", fitness), ("install", install)):
         door.function(name, given, f"evolution.{name}" if name != "start" else "lpo.LPO().init")
     return _make(inner, start, config, sampler, fitness, install, optimizer)

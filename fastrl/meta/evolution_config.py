@@ -54,15 +54,21 @@ class Config:
             raise ValueError(f"window={self.window}: estimator='full' trains whole lifetimes")
         if self.estimator in ("persistent", "reuse") and self.strategy != "openai":
             raise ValueError(f"estimator={self.estimator!r} needs strategy='openai'")
-        if self.members_of_one_lifetime % self.side_by_side:
+        self.check_chunks(self.chunk or 1)
+
+    def check_chunks(self, side_by_side: int) -> None:
+        """Raises ValueError unless chunks of so many members come out even.
+
+        Apart from the rest because a `chunk` of 0 asks JAX for its backend, which starts it.
+        """
+        if self.members_of_one_lifetime % side_by_side:
             raise ValueError(
                 f"chunk={self.chunk} does not divide the {self.members_of_one_lifetime} members "
                 "of one lifetime"
             )
-        if 2 * self.pairs // self.side_by_side % self.devices:
+        if (chunks := 2 * self.pairs // side_by_side) % self.devices:
             raise ValueError(
-                f"devices={self.devices} does not divide the "
-                f"{2 * self.pairs // self.side_by_side} chunks of a generation"
+                f"devices={self.devices} does not divide the {chunks} chunks of a generation"
             )
 
     @property
