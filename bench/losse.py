@@ -10,6 +10,7 @@ the same Dyna-Q with another model.  The notes have paired differences over seed
 intervals, by Student's t.
 """
 
+import functools
 import sys
 from typing import Any
 
@@ -40,12 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     chosen = options.options(parsed)
     report = Report("Losse", chosen)
-    rows = forgetting(parsed.seeds) if "forgetting" in parsed.only else []
+    parts = [functools.partial(forgetting, parsed.seeds)] if "forgetting" in parsed.only else []
     for name in parsed.tasks if "dyna" in parsed.only else ():
-        rows += planning(name, parsed.seeds, chosen.steps or TASKS.get(name, 5_000))
-    for made in rows:
-        report.add(made | {"bench": "losse"})
-        print(f"    {made['note']}", flush=True)
+        steps = chosen.steps or TASKS.get(name, 5_000)
+        parts.append(functools.partial(planning, name, parsed.seeds, steps))
+    for part in parts:
+        for made in part():
+            report.add(made | {"bench": "losse"})
+            print(f"    {made['note']}", flush=True)
     report.close()
     return 0
 

@@ -157,7 +157,7 @@ def test_ages_are_set_within_other_transforms():
         (lambda: Changing(CartPole(), {"gravity": (1.0,), "force": (1.0, 2.0)}), "as many finite"),
         (lambda: Changing(CartPole(), {}), "as many finite"),
         (lambda: Changing(CartPole(), {"gravity": (1.0, 2.0)}, 0), "period=0"),
-        (lambda: Changing(CartPole(), {"gravity": (1.0, 2.0)}, 5, "jump"), "'jump'"),
+        (lambda: Changing(CartPole(), {"gravity": (1.0, 2.0)}, 5, "jump"), "'jump'"),  # type: ignore[arg-type]
         (lambda: PermutedObservations(fastrl.make("probe/Value")), "several entries"),
         (lambda: lifelong(CartPole()), "nothing in CartPole changes"),
     ],

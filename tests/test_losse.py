@@ -62,7 +62,7 @@ def test_an_update_is_the_dense_one_and_never_raises_the_objective():
     with jax.enable_x64(True):
 
         def one(state: Any, pair: Any) -> Any:
-            state = losse.update(GRIDS, state, *pair, RIDGE)
+            state = losse.update(GRIDS, state, pair[0], pair[1], RIDGE)
             return state, state.weights
 
         def program(x: Any, y: Any) -> Any:
@@ -96,7 +96,7 @@ def test_visits_lead_to_the_ridge_solution_of_all_pairs():
     """A block that is solved with the others' weights left out ends elsewhere."""
     x, y = pairs()
     with jax.enable_x64(True):
-        one = lambda s, p: (losse.update(GRIDS, s, *p, 0.05), None)  # noqa: E731
+        one = lambda s, p: (losse.update(GRIDS, s, p[0], p[1], 0.05), None)  # noqa: E731
         again = lambda s, x: (losse.revisit(GRIDS, s, x, 0.05), None)  # noqa: E731
 
         def program(x: Any, y: Any) -> Any:
@@ -114,10 +114,10 @@ def test_visits_lead_to_the_ridge_solution_of_all_pairs():
 
 def test_single_precision_holds_with_pairs_that_are_all_alike():
     """A block of rank one in float32: a factorisation that fails gives no numbers for ever."""
-    grids = losse.Grids(3, grids=20, bins=5)
+    grids, ridge = losse.Grids(3, grids=20, bins=5), ModelHParams().ridge
     x = jnp.zeros((300, 3)).at[::50].set(1.0)
     y = jnp.ones((300, 1)).at[::50].set(-1.0)
-    one = lambda s, p: (losse.update(grids, s, *p, ModelHParams().ridge), None)  # noqa: E731
+    one = lambda s, p: (losse.update(grids, s, p[0], p[1], ridge), None)  # noqa: E731
 
     def program(x: Any, y: Any) -> Any:
         state = jax.lax.scan(one, losse.init(jax.random.key(0), grids, 1), (x, y))[0]

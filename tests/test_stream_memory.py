@@ -89,19 +89,24 @@ def test_the_gradient_of_the_gated_unit_ends_at_the_memory_before():
 
     params, features, gradients = jax.device_get(jax.jit(program)(jax.random.key(0)))
     kernel, recurrent = (np.asarray(k, np.float64) for k in params[:2])
-    h = np.zeros(UNITS)
-    for x, feature in zip(np.asarray(xs, np.float64), features, strict=True):
-        before = h
+
+    def unit(h: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
         given, recalled = np.split(x @ kernel, 3), np.split(h @ recurrent, 3)
         reset = 1 / (1 + np.exp(-given[0] - recalled[0]))
         update = 1 / (1 + np.exp(-given[1] - recalled[1]))
-        candidate = np.tanh(given[2] + reset * recalled[2])
-        h = (1 - update) * candidate + update * before
-        np.testing.assert_allclose(feature, h, atol=1e-6)
+        return reset, update, np.tanh(given[2] + reset * recalled[2]), recalled[2]
+
+    hidden = [np.zeros(UNITS)]
+    for x, feature in zip(np.asarray(xs, np.float64), features, strict=True):
+        _, update, candidate, _ = unit(hidden[-1], x)
+        hidden.append((1 - update) * candidate + update * hidden[-1])
+        np.testing.assert_allclose(feature, hidden[-1], atol=1e-6)
+    before = hidden[2]
+    reset, update, candidate, recalled = unit(before, np.asarray(xs[2], np.float64))
     by_candidate = (1 - update) * (1 - candidate**2)
     np.testing.assert_allclose(gradients[0].candidate_bias, by_candidate * reset, atol=1e-6)
     by_update = (before - candidate) * update * (1 - update)
-    by_reset = by_candidate * recalled[2] * reset * (1 - reset)
+    by_reset = by_candidate * recalled * reset * (1 - reset)
     expected = np.concatenate([by_reset, by_update, by_candidate])
     np.testing.assert_allclose(gradients[0].bias, expected, atol=1e-6)
     by_recurrent = np.outer(before, np.concatenate([by_reset, by_update, by_candidate * reset]))
@@ -133,14 +138,14 @@ def test_a_stream_with_memory_is_that_of_numpy():
         by_kernel = factor * by_kernel + gate * x[:, None]
         h = factor * h + gate * (x @ w)
         c = (head[:units] - 1j * head[units : 2 * units])[:, 0]  # Re(c dh) is the change of v
-        features = np.concatenate([h.real, h.imag, x])
+        features = np.concatenate([np.real(h), np.imag(h), x])
         v = features @ head[:, 0] + bias[0]
         t, after = walk.step(np.sin(played.metrics["action"][i]))
         following = factor * h + gate * (after @ w)
         v_after = np.concatenate([following.real, following.imag, after]) @ head[:, 0] + bias[0]
         delta = t.reward + t.discount * v_after - v
         parts = [c * by_nu, c * by_theta, c * by_kernel, c * 1j * by_kernel]
-        gradient = np.concatenate([*(np.ravel(p.real) for p in parts), features, [1.0]])
+        gradient = np.concatenate([*(np.real(p).ravel() for p in parts), features, [1.0]])
         update = optimizer.step(gradient, delta, t.clears)
         ends = np.cumsum([units, units, kernel.size, len(features)])
         moved = np.split(update, ends)
@@ -155,7 +160,7 @@ def test_a_stream_with_memory_is_that_of_numpy():
     flat_mine = np.concatenate([nu, theta, kernel.ravel(), head.ravel(), bias])
     assert_close("parameters", flat(last.params), flat_mine)
     assert_close("trace", flat(last.optimizer.trace), optimizer.z)
-    assert_close("memory", last.memory.hidden, np.stack([h.real, h.imag]))
+    assert_close("memory", last.memory.hidden, np.stack([np.real(h), np.imag(h)]))
 
 
 class Last(NamedTuple):

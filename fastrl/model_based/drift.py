@@ -59,7 +59,8 @@ def errors(model: Model, key: Key, data: Stream, hparams: Any) -> Array:
         return jnp.square(model.predict(state, data.test_x) - data.test_y).mean((1, 2))
 
     def pair(state: Any, now: Any) -> tuple[Any, None]:
-        return model.update(*now[:1], state, *now[1:], hparams), None
+        key, x, y = now
+        return model.update(key, state, x, y, hparams), None
 
     def place(state: Any, now: Any) -> tuple[Any, Array]:
         key, x, y = now

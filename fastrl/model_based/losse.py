@@ -71,7 +71,7 @@ class Grids:
 class Sparse(NamedTuple):
     """The features of inputs that are not 0; no index stands twice."""
 
-    index: Array  # int32 [..., K]
+    index: Array  # type: ignore[override]  # int32 [..., K]
     value: Array  # [..., K]
 
 

@@ -86,7 +86,7 @@ class Changing(Transform):
 
     def current(self, params: ChangingParams, time: Array | int = 0) -> Any:
         """The params of `env`, `time` steps into an episode."""
-        age = params.age + time
+        age = jnp.asarray(params.age + time)
         stage, rest = age // params.period, age % params.period
         now, following = self._variant(params, stage), self._variant(params, stage + 1)
         inner = params.env
