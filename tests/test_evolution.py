@@ -263,6 +263,33 @@ def test_bad_numbers_and_missing_environments_are_named():
         evolution.make(toy("linear"), lambda key: jnp.zeros(1))
 
 
+def test_an_inner_learner_without_an_objective_is_named():
+    """`_replace() got unexpected field names` would be all there is to read."""
+    from fastrl import a2c
+
+    inner = a2c.make(fastrl.make("CartPole-v1"))
+    with pytest.raises(ValueError, match=r"a2c\.HParams has no objective"):
+        evolution.make(inner, lambda key: jnp.zeros(1))
+
+
+@pytest.mark.slow
+def test_rules_that_make_targets_are_learned_too():
+    """Any inner algorithm: LPG's agent on levels, lifetimes of two lengths; nothing is compiled."""
+    from fastrl.meta import lpg, lpg_agent
+
+    rule = lpg.LPG()
+    config = lpg_agent.Config(num_envs=2, num_steps=3)
+    inner = lpg_agent.make(fastrl.make("grid/Debug-v0"), config, objective=rule)
+    outer = evolution.make(inner, rule.init, evolution.Config(pairs=2, lifetimes=(2, 3)))
+    task = inner.env.default_params()
+    state, metrics = jax.eval_shape(
+        fastrl.run(outer, outer.steps_per_iteration), fastrl.key(0),
+        evolution.HParams(inner=inner.default_hparams), task,
+    )  # fmt: skip
+    assert jax.tree.structure(state.eta) == jax.tree.structure(rule.init(jax.random.key(0)))
+    assert metrics["fitness"].total.shape == (1,)
+
+
 def test_log_uniform_lifetimes():
     """Quantiles of the distribution that lifetimes are usually drawn from, in windows."""
     lengths = evolution.log_uniform(10, 250, 4, multiple=5)

@@ -23,6 +23,9 @@ hidden_size = 4
 pairs = 2
 lifetimes = [2]
 
+[hparams]
+sigma = 5.0
+
 [tasks]
 gravity = [5.0, 15.0]
 
@@ -33,14 +36,17 @@ episodes = 2
 env = "CartPole-v1"
 
 [inner.params]
-max_steps = 20
+max_steps = 200
 
 [inner.config]
 num_envs = 8
 num_steps = 8
 num_minibatches = 2
-num_epochs = 1
+num_epochs = 4
 hidden_sizes = [4]
+
+[inner.hparams]
+learning_rate = 0.05
 """
 
 
@@ -87,7 +93,7 @@ def test_from_a_config_to_an_objective_by_name(folder, capsys):
         (("[5.0, 15.0]", "[15.0, 5.0]"), "tasks.gravity"),
         (("[5.0, 15.0]", "5.0"), "tasks.gravity"),
         (("num_envs = 8", "num_evs = 8"), "num_envs"),
-        (("max_steps = 20", "max_stps = 20"), "max_steps"),
+        (("max_steps = 200", "max_stps = 20"), "max_steps"),
         (('env = "CartPole-v1"', 'env = "CartPole-v1"\nsteps = 3'), "inner.steps"),
         (("steps = 1024", 'steps = 1024\nlearner = "evolution"'), "meta_evolution"),
         (("steps = 1024", "steps = 0"), "steps = 0"),

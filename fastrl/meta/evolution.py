@@ -83,6 +83,11 @@ def make(
     config.check_chunks(config.side_by_side)
     for name, given in (("start", start), ("fitness", fitness), ("install", install)):
         door.function(name, given, f"evolution.{name}" if name != "start" else "lpo.LPO().init")
+    if install is evolution_lives.install and not hasattr(inner.default_hparams, "objective"):
+        raise ValueError(
+            f"inner: {type(inner.default_hparams).__module__}.HParams has no objective to learn: "
+            "take an algorithm that has, such as ppo, or pass install="
+        )
     return _make(inner, start, config, sampler, fitness, install, optimizer)
 
 
