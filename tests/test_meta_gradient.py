@@ -6,13 +6,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from test_lpg_toys import Walk
 
 import fastrl
 from fastrl.hparams import as_arrays
-from fastrl.meta import evolution_lives, lpg, lpg_agent, meta_gradient, meta_gradient_inner
+from fastrl.meta import (
+    evolution_lives,
+    lpg,
+    lpg_agent,
+    lpg_optimizer,
+    meta_gradient,
+    meta_gradient_inner,
+)
 from fastrl.meta.meta_gradient_critic import Numbers, critic
 from fastrl.meta.meta_gradient_inner import Advanced, View
 from fastrl.meta.meta_gradient_lives import KEPT, Life, Lives
@@ -136,7 +142,7 @@ def test_predictions_matter_from_the_second_update_on():
         one, two = (differentiated(k)(eta, lives, record(k), hparams)[1] for k in (1, 2))
         for leaf in jax.tree.leaves(one.prediction):
             np.testing.assert_array_equal(leaf, 0.0)
-        assert all(np.abs(leaf).max() > 1e-6 for leaf in jax.tree.leaves(two.prediction))
+        assert all(np.abs(leaf).max() > 1e-9 for leaf in jax.tree.leaves(two.prediction))
         assert np.abs(one.policy.weights).max() > 1e-6
 
 
@@ -157,7 +163,8 @@ def test_gradients_end_where_the_window_begins():
         gradient = jax.jit(jax.grad(entered))(eta)
         for a, b in zip(*map(jax.tree.leaves, (gradient, second)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-13)
-        assert np.abs(second.policy.weights - whole.policy.weights).max() > 1e-4
+        gap = np.abs(second.policy.weights - whole.policy.weights).max()
+        assert gap > 1e-3 * np.abs(whole.policy.weights).max()
         assert np.isfinite([loss, whole_loss]).all()
 
 
@@ -339,7 +346,7 @@ def test_an_inner_learner_that_knows_nothing():
     moved, metrics = jax.jit(learner.step)(state, hparams, None)
     assert value(metrics["diverged"]) == 0
     assert value(metrics["grad_norm"]) > 0
-    assert optax.global_norm(jax.tree.map(jnp.subtract, moved.eta, state.eta)) > 0
+    assert lpg_optimizer.norm(jax.tree.map(jnp.subtract, moved.eta, state.eta)) > 0
     with pytest.raises(ValueError, match="of_actor_critic"):
         meta_gradient.make(inner, rule.init, meta_gradient.Config(2, lifetime=4))
 

@@ -40,6 +40,11 @@ def optimizer(name: Name) -> Optimizer:
     return {"sgd": Optimizer(lambda params: (), _sgd), "adam": Optimizer(_moments, _adam)}[name]
 
 
+def norm(tree: PyTree) -> Array:
+    """The global norm of all leaves."""
+    return jnp.sqrt(sum(jnp.vdot(x, x) for x in jax.tree.leaves(tree)))
+
+
 def clipped(gradient: PyTree, max_norm: Scalar) -> PyTree:
     """`gradient`, scaled down to the norm `max_norm` where it is longer."""
     square = sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient))

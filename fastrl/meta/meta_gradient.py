@@ -28,7 +28,7 @@ import optax
 from fastrl import door, optim
 from fastrl import metrics as fm
 from fastrl.hparams import as_arrays
-from fastrl.meta import evolution_lives, meta_gradient_inner
+from fastrl.meta import evolution_lives, lpg_optimizer, meta_gradient_inner
 from fastrl.meta.meta_gradient_config import RANGES, Config, HParams
 from fastrl.meta.meta_gradient_critic import critic
 from fastrl.meta.meta_gradient_inner import ViewFactory
@@ -175,8 +175,8 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
     eta, optimizer = pick(count > 0, moved, (state.eta, state.optimizer))
     metrics = metrics | told | {
         "diverged": fm.mean(config.num_lives - count) , "ended": fm.mean(ended.sum()),
-        "grad_norm": fm.mean(optax.global_norm(gradient)),
-        "eta_norm": fm.mean(optax.global_norm(eta)),
+        "grad_norm": fm.mean(lpg_optimizer.norm(gradient)),
+        "eta_norm": fm.mean(lpg_optimizer.norm(eta)),
     }  # fmt: skip
     return State(key, eta, optimizer, lives, memory), metrics
 
