@@ -104,21 +104,22 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     mine = [r for r in rows if r["part"] == "barrier"]
     envs = list(dict.fromkeys(r["env"] for r in mine))
     figure, axes = pyplot.subplots(
-        1, len(envs), figsize=(4.6 * len(envs), 3.8), squeeze=False, layout="constrained"
+        1, len(envs), figsize=(4.6 * len(envs), 4.4), squeeze=False, layout="constrained"
     )
     for env, panel in zip(envs, axes[0], strict=True):
         for r in (r for r in mine if r["env"] == env):
-            stream = r["learner"].startswith("Stream")
+            stream = r["learner"].startswith(("Stream", "AVG"))
             curves = np.asarray(r["curves"])
-            x = np.linspace(0, r["steps"], curves.shape[1] + 1)[1:]
+            x = np.linspace(0, r["steps"] / 1000, curves.shape[1] + 1)[1:]
             bands = [statistics.t_interval(column) for column in curves.T]
             mean, low, high = zip(*bands, strict=True)
-            (line,) = panel.plot(x, mean, "-" if stream else "--", label=r["learner"])
+            label = f"{r['learner']} ({r['seeds']} seeds)"
+            (line,) = panel.plot(x, mean, "-" if stream else "--", label=label)
             panel.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-        panel.set_title(f"{env}, {mine[0]['seeds']} seeds")
-        panel.set_xlabel("transitions")
+        panel.set_title(env)
+        panel.set_xlabel("thousand transitions")
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=7)
+        panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     axes[0][0].set_ylabel("return in training")
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
