@@ -9,6 +9,7 @@ import pytest
 from toys import MaskedChoice
 
 import fastrl
+from fastrl import statistics
 from fastrl.envs.continual import Corners
 from fastrl.model_based import dyna, planning
 
@@ -56,6 +57,22 @@ def test_probes_of_policy_and_bootstrap(model):
     value = algorithm.value
     assert value is not None
     np.testing.assert_allclose(value(state, jnp.zeros((1, 1))), 1 / (1 - 0.5), rtol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.full
+def test_on_losse_it_is_no_worse_than_on_replay():
+    """The claim, on Catch: a model that is wrong, or learned late, earns less in the same life."""
+    env, returns = fastrl.make("bsuite/Catch-v0"), {}
+    for model in ("losse", "mlp_replay"):
+        algorithm = dyna.make(env, dyna.Config(num_steps=1_500, model=model))
+        training = jax.jit(fastrl.members(algorithm, 1_500))
+        keys = jax.random.split(jax.random.key(0), 3)
+        _, metrics = training(keys, dyna.HParams(exploration_steps=1_000), env.default_params())
+        mean = metrics["episode_return"]
+        returns[model] = np.asarray(mean.total / mean.weight)[:, 0]
+    gain = statistics.paired_difference(returns["losse"], returns["mlp_replay"])
+    assert gain.estimate > 0.0
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,8 @@ class HParams(NamedTuple):
     exploration_steps: Scalar = 2_000.0  # environment steps from the first epsilon to the last
     tau: Scalar = 0.01  # share of the values that goes into their target at each update
     max_grad_norm: Scalar = 10.0
-    ridge: Scalar = 1e-5  # see `model.ModelHParams`
-    gain: Scalar = 2.0
+    ridge: Scalar = 1e-4  # see `model.ModelHParams`
+    gain: Scalar = 4.0
     model_learning_rate: Scalar = 1e-3
 
 

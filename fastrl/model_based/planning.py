@@ -16,6 +16,8 @@ from fastrl.q_network import QNetwork
 from fastrl.spaces import Box, Space
 from fastrl.types import Array, Key, Observation, PyTree
 
+UNBOUNDED = 3.0  # half the range of numbers without bounds
+
 
 class Values(NamedTuple):
     """What is learned of the actions."""
@@ -30,7 +32,7 @@ class Planner(NamedTuple):
 
     encode: Callable[[Observation], Array]  # observation [..., *] -> [..., D]
     width: int  # D
-    middle: tuple[float, ...]  # [D] and half the range of each number, 0 and 1 where it has no end
+    middle: tuple[float, ...]  # [D] and half the range of each number, see `ranges`
     reach: tuple[float, ...]
     network: QNetwork
     world: Model
@@ -43,7 +45,7 @@ class Planner(NamedTuple):
         return self.network.apply(params, x)[..., 0]
 
     def pair(self, x: Array, action: Array) -> Array:
-        """What the model sees: `[..., D + A]`, numbers with bounds from -1 to 1."""
+        """What the model sees: `[..., D + A]`, numbers within their range from -1 to 1."""
         middle, reach = (
             jnp.array(b).reshape((1,) * (x.ndim - 1) + (-1,)) for b in (self.middle, self.reach)
         )
@@ -101,7 +103,10 @@ def plan(
 
 
 def ranges(space: Space) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The middle and half the range of each number of an encoded observation."""
+    """The middle and half the range of each number of an encoded observation.
+
+    A number without bounds is taken to be within -3 and 3, and may be beyond.
+    """
     middle, reach = [], []
     for leaf in jax.tree.leaves(space, is_leaf=spaces.is_leaf):
         low, high = np.zeros(1), np.ones(1)
@@ -111,7 +116,7 @@ def ranges(space: Space) -> tuple[tuple[float, ...], tuple[float, ...]]:
             low, high = (np.asarray(b, np.float64) / scale for b in leaf.bounds())
         ends = np.stack([np.broadcast_to(np.ravel(b), size) for b in (low, high)])
         finite = np.isfinite(ends).all(0) & (ends[0] < ends[1])
-        low, high = np.where(finite, ends, [[-1.0], [1.0]])
+        low, high = np.where(finite, ends, [[-UNBOUNDED], [UNBOUNDED]])
         middle += ((low + high) / 2).tolist()
         reach += ((high - low) / 2).tolist()
     return tuple(middle), tuple(reach)
