@@ -50,6 +50,7 @@ CASES = {
         {"num_steps": 32, "learning_starts": 8, "hidden_sizes": (8,), "batch_size": 8, "grids": 6},
     ),
     "impala": Case("CartPole-v1", ON_POLICY | {"policy_lag": 3, "num_epochs": 2}),
+    "lpg_agent": Case("CartPole-v1", ON_POLICY),
     "policy_gradient": Case(
         "CartPole-v1", {"num_trajectories": 32, "horizon": 10, "hidden_sizes": (8,)}
     ),

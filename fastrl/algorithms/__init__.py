@@ -18,6 +18,7 @@ _MODULES = {
     "dqn": "fastrl.algorithms.dqn",
     "dyna": "fastrl.model_based.dyna",
     "impala": "fastrl.algorithms.impala",
+    "lpg_agent": "fastrl.meta.lpg_agent",
     "policy_gradient": "fastrl.algorithms.policy_gradient",
     "ppo": "fastrl.algorithms.ppo",
     "ppo_memory": "fastrl.algorithms.ppo_memory",
