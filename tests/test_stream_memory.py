@@ -213,7 +213,7 @@ def test_what_was_three_steps_ago_is_predicted_with_memory_only():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", ["diagonal", "gru"])
+@pytest.mark.parametrize("cell", ["diagonal", pytest.param("gru", marks=pytest.mark.full)])
 def test_the_memory_probe_is_solved(cell):
     """A memory that is not kept, not cleared at every end, or not that of `act`."""
     env = fastrl.make("probe/Memory")

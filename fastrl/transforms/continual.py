@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl import door
+from fastrl.envs import checks
 from fastrl.kernels import permutation as permutations
 from fastrl.registry import unknown
 from fastrl.spaces import Box, Discrete, Space
@@ -108,6 +109,7 @@ class Changing(Transform):
     def step(
         self, key: Key, state: Life, action: Action, params: ChangingParams
     ) -> tuple[Life, Step]:
+        checks.step(self, action, params)  # before the params of now are put together
         inner, step = self.env.step(key, state.env, action, self.current(params, state.time))
         return Life(inner, state.time + 1), step
 
