@@ -61,6 +61,7 @@ if _collects:
     _gc.enable()
 
 if TYPE_CHECKING:  # imported on first use, by `__getattr__`
+    from fastrl import meta as meta
     from fastrl import schedules as schedules
     from fastrl import statistics as statistics
     from fastrl import transforms as transforms
@@ -91,7 +92,7 @@ if TYPE_CHECKING:  # imported on first use, by `__getattr__`
 __version__ = "0.1.0"
 
 
-_LATER = ("schedules", "statistics", "transforms")
+_LATER = ("meta", "schedules", "statistics", "transforms")
 
 
 def __getattr__(name: str) -> Any:
