@@ -40,7 +40,7 @@ def train(
     A group is all of them on a GPU, and on CPU one for each device, so that there is progress.
     """
     on_cpu = jax.default_backend() == "cpu"
-    size = min(jax.device_count(), len(todo)) if on_cpu else len(todo)
+    size = min(jax.device_count() * algorithm.side_by_side, len(todo)) if on_cpu else len(todo)
     program = jax.jit(population.members(algorithm, steps))
     for start in range(0, len(todo), size):
         here = list(todo[start : start + size])
