@@ -82,6 +82,7 @@ if TYPE_CHECKING:  # imported on first use, by `__getattr__`
     from fastrl.algorithms import sqirl as sqirl
     from fastrl.algorithms import subpo as subpo
     from fastrl.algorithms import td3 as td3
+    from fastrl.model_based import dyna as dyna
     from fastrl.plot import plot_run as plot_run
     from fastrl.streaming import avg as avg
     from fastrl.streaming import stream_ac as stream_ac

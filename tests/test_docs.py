@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 # Pages of other learners are alike; these of concepts compile the most.
 LEARNERS = ("ppo", "dqn", "sac")
-DEAR = ("members", "devices", "programs", "schedules", "snapshots", "sweep")
+DEAR = ("continual", "members", "devices", "programs", "schedules", "snapshots", "sweep")
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
