@@ -316,11 +316,13 @@ def test_a_resumed_run_is_the_whole(tmp_path):
     algorithm, _ = outer()
     steps = algorithm.steps_per_iteration
     options: dict[str, Any] = {"progress": False, "log_every": 2 * steps}
-    fastrl.train(algorithm, HPARAMS, (), steps=2 * steps, seed=0, run_dir=tmp_path,
+    fastrl.train(algorithm, HPARAMS, Walk().default_params(), steps=2 * steps, seed=0, run_dir=tmp_path,
                  checkpoint_every=2 * steps, **options)  # fmt: skip
     resumed = fastrl.train(algorithm, steps=4 * steps, resume=True, run_dir=tmp_path,
                            progress=False)  # fmt: skip
-    whole = fastrl.train(algorithm, HPARAMS, (), steps=4 * steps, seed=0, **options)
+    whole = fastrl.train(
+        algorithm, HPARAMS, Walk().default_params(), steps=4 * steps, seed=0, **options
+    )
     for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole), strict=True):
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             a, b = jax.random.key_data(a), jax.random.key_data(b)
@@ -355,7 +357,7 @@ def test_bad_settings():
     """Chunks that leave lives over."""
     with pytest.raises(ValueError, match="num_lives=6 is not divisible"):
         meta_gradient.Config(num_lives=6, chunk=4)
-    with pytest.raises(ValueError, match="keep='all'"):
+    with pytest.raises(ValueError, match="unknown keep 'all'"):
         meta_gradient.Config(keep="all")  # type: ignore[arg-type]
     inner = lpg_agent.make(fastrl.make("CartPole-v1"), objective=RULE)
     with pytest.raises(ValueError, match="sample_lifetime"):

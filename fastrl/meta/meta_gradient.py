@@ -77,7 +77,7 @@ def make(
         rule = lpg.LPG()
         inner = lpg_agent.make(env, objective=rule)
         outer = meta_gradient.make(inner, rule.init, meta_gradient.Config(num_lives=64))
-        state = fastrl.train(outer, meta_gradient.HParams(inner=lpg_agent.HParams()), steps=1e8)
+        state = fastrl.train(outer, task=env.default_params(), steps=1e8)
 
     `sampler(key, task)` draws the task of a life, by default with `env.sample_level(key)` where
     there is one, else the outer task; `lifetime(key)` its updates, by default
