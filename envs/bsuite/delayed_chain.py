@@ -23,8 +23,8 @@ SHORTEST = 5  # steps of a sampled chain
 
 
 class Params(NamedTuple):
-    chain_length: int = 15  # steps of an episode, at most `longest`
-    right: int = 1  # the first action that pays
+    chain_length: int | Array = 15  # steps of an episode, at most `longest`
+    right: int | Array = 1  # the first action that pays
 
 
 class State(NamedTuple):
