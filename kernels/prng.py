@@ -48,12 +48,16 @@ def mix(x: Any) -> Any:
     return lax.bitwise_xor(x, lax.shift_right_logical(x, np.uint32(16)))
 
 
-def _words(key: jax.Array, counter: jax.Array, use: np.uint32) -> tuple[jax.Array, jax.Array]:
-    """Two uint32 words for every `counter` under `key` `[2]`."""
+def _words(
+    key: jax.Array | tuple[jax.Array, jax.Array], counter: jax.Array, use: np.uint32
+) -> tuple[jax.Array, jax.Array]:
+    """Two uint32 words for every `counter` under `key`: `[2]`, or a pair of arrays."""
     counter = jnp.asarray(counter)
-    first, second = (
-        lax.broadcast(lax.squeeze(k, (0,)), counter.shape) for k in lax.split(key, (1, 1))
-    )
+    if isinstance(key, tuple):
+        counter, first, second = jnp.broadcast_arrays(counter, *key)
+    else:
+        pair = (lax.squeeze(word, (0,)) for word in lax.split(key, (1, 1)))
+        first, second = (lax.broadcast(word, counter.shape) for word in pair)
     inner = mix(lax.add(lax.bitwise_xor(counter, first), use))
     outer = lax.add(inner, lax.bitwise_xor(lax.mul(counter, _GOLDEN), second))
     return mix(outer), mix(lax.add(lax.add(outer, inner), _GOLDEN))
@@ -124,7 +128,8 @@ def key(seed: int) -> Key:
     if not hasattr(seed, "dtype") and (type(seed) is not int or not 0 <= seed < 2**32):
         raise ValueError(f"seed={seed!r}: needs an integer of 0 to 2**32 - 1")
     if type(seed) is int and implementation() == "hash32":  # without a program of its own
-        return jax.random.wrap_key_data(np.array(_seed_words(seed), np.uint32), impl=HASH32)
+        words = jax.device_put(np.array(_seed_words(seed), np.uint32))
+        return jax.random.wrap_key_data(words, impl=HASH32)
     return engine_key(jax.random.key(seed, impl="threefry2x32"))
 
 

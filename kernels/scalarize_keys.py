@@ -31,7 +31,7 @@ def split(key: KeyCell, counter: Any) -> KeyCell:
 
 def _words(key: KeyCell, counter: Any, use: np.uint32) -> tuple[Any, Any]:
     """As arrays of JAX, whose integers wrap without a warning."""
-    return prng._words(KeyCell(*map(jnp.asarray, key)), jnp.asarray(counter), use)  # type: ignore[arg-type]
+    return prng._words(KeyCell(*map(jnp.asarray, key)), jnp.asarray(counter), use)
 
 
 def _counters(shape: tuple[int, ...]) -> Cells:
