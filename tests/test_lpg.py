@@ -59,7 +59,7 @@ def targets_by_hand(policy, bins=None):
     return lpg.Targets(policy, jnp.broadcast_to(jnp.log(bins), (T, N, M)))
 
 
-@pytest.mark.parametrize("hidden_sizes", [(), (8,)])
+@pytest.mark.parametrize("hidden_sizes", [(), pytest.param((8,), marks=pytest.mark.slow)])
 def test_with_advantages_for_targets_it_is_an_actor_critic(hidden_sizes):
     """The sign, the mean over the rollout, the clip, or parameters that the loss does not reach."""
     rule = Hand(hidden_size=2, num_bins=M)
@@ -222,6 +222,7 @@ def plain(p, x, done):
     return jnp.stack(outputs[::-1])
 
 
+@pytest.mark.slow
 def test_the_recurrence_and_its_gradient():
     """A hand-written backward pass that misses a path, in float64."""
     with jax.enable_x64(True):

@@ -111,6 +111,7 @@ def along(gradient: Any, direction: Any) -> float:
     return float(sum((g * d).sum() for g, d in pairs))
 
 
+@pytest.mark.slow
 def test_against_finite_differences():
     """A stopped gradient, a path that is missing from the hand-written backward pass, a
     regulariser with the wrong sign: every leaf of eta, through two updates and the critic."""
@@ -146,6 +147,7 @@ def test_predictions_matter_from_the_second_update_on():
         assert np.abs(one.policy.weights).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_gradients_end_where_the_window_begins():
     """A state that carries its history's gradient, or windows that are one long one."""
     with jax.enable_x64(True):
@@ -168,6 +170,7 @@ def test_gradients_end_where_the_window_begins():
         assert np.isfinite([loss, whole_loss]).all()
 
 
+@pytest.mark.slow
 def test_workers_have_no_order():
     """A mean that weighs workers, or targets that leak from one to another."""
     with jax.enable_x64(True):
@@ -228,7 +231,9 @@ def value(metric: Any) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{"chunk": 4}, {"chunk": 1, "devices": 2}])
+@pytest.mark.parametrize(
+    "changes", [pytest.param({"chunk": 4}, marks=pytest.mark.full), {"chunk": 1, "devices": 2}]
+)
 def test_chunks_and_devices_change_nothing(changes):
     """Random numbers that depend on the chunk, or a mean of means."""
     (one, first), (other, second) = after(3), after(3, **changes)
@@ -329,6 +334,7 @@ def test_a_resumed_run_is_the_whole(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_an_inner_learner_that_knows_nothing():
     """A view that only fits agents that learn by rules."""
     from fastrl import ppo
