@@ -3,9 +3,9 @@
 A linear-quadratic regulator under a Gaussian policy of fixed deviation is what the theory speaks
 of: its Fisher information never degenerates, and the noise of the gradient never vanishes.  A
 softmax policy on small processes is outside of it: the noise goes as the policy becomes certain.
-Both returns are closed forms.  Every method has the schedule of the paper (of a public implementation,
-where theory leaves it open), and its first rate from a grid, chosen by other seeds than those that
-count, for each gap.
+Both returns are closed forms.  Every method has the schedule of the paper (of a public
+implementation, where theory leaves it open), and its first rate from a grid, chosen by other seeds
+than those that count, for each gap.
 """
 
 import dataclasses

@@ -17,7 +17,7 @@ the plain gradient (Williams 1992). With a trajectory `tau` of at most `H` steps
     x_{t+1} = x_t + rate_t d_t,   normalised methods (n_...): x_t + rate_t d_t / |d_t|
 
 with `eta_t = (2 / (t + 2))^momentum_power` and `rate_t = learning_rate (2 / (t + 2))^step_power`,
-t = 0, 1, ...; so `eta_0 = 1`.  Their powers in a public implementation on garage: `scheduled(method, rate)`.
+t = 0, 1, ...; so `eta_0 = 1`.  `scheduled(method, rate)` has the powers of a public implementation.
 B is never formed: B v is one forward derivative of a gradient.
 
 There is no critic, so nothing is known of what follows a cut: a trajectory that is truncated, or
