@@ -145,7 +145,7 @@ def test_meta_training_on_curated_levels(score):
     teacher = groove.curriculum(groove.Config(capacity=16, chunk=4), score)
     outer = meta_gradient.make(inner, RULE.init, config, curriculum=teacher)
     state = jax.jit(outer.init)(fastrl.key(0), HPARAMS, ())
-    step, replayed = jax.jit(outer.step), 0.0
+    step, replayed, metrics = jax.jit(outer.step), 0.0, {}
     for _ in range(7):  # lives of two updates of the rule end before the 3rd, 5th and 7th
         state, metrics = step(state, HPARAMS, ())
         replayed += float(metrics["replayed"].total)

@@ -259,7 +259,8 @@ def test_optimizers():
     np.testing.assert_allclose(lpg_optimizer.clipped(gradient, 0.5)["w"], [0.3, 0.4], rtol=1e-6)
     ours, theirs = lpg_optimizer.optimizer("adam"), optax.adam(0.1)
     state, known = ours.init(params), theirs.init(params)
-    a = b = params
+    a: Any = params
+    b: Any = params
     for i in range(3):
         g = jax.tree.map(lambda x: x * (i - 1), gradient)  # noqa: B023
         state, a = ours.apply(state, a, g, 0.1)

@@ -83,7 +83,8 @@ def of_window(window: int) -> Any:
             return state, record.evaluation, {}
 
         view = View(advance, collect, AGENT.policy, N * T)
-        life = Life(AGENT.algorithm, view, CRITIC, evolution_lives.install, lambda key: 0, window,
+        life = Life(AGENT.algorithm, view, CRITIC, evolution_lives.install,
+                    lambda key: jnp.int32(0), window,
                     KEPT["activations"])  # fmt: skip
         value, (lives, _) = life.loss(eta, lives, hparams)
         return value, lives
@@ -201,7 +202,7 @@ def test_an_agent_that_has_had_its_updates_stays():
 def outer(**changes: Any) -> Any:
     """A meta-learner on Walk, tiny, and its jitted step."""
     inner = lpg_agent.make(Walk(), lpg_agent.Config(4, 8), objective=RULE)
-    settings = {"num_lives": 4, "chunk": 1, "window": 2} | changes
+    settings: dict[str, Any] = {"num_lives": 4, "chunk": 1, "window": 2} | changes
     algorithm = meta_gradient.make(inner, RULE.init, meta_gradient.Config(**settings))
     return algorithm, jax.jit(algorithm.step)
 
