@@ -325,7 +325,7 @@ def test_a_resumed_run_is_the_whole(tmp_path):
     task = Walk().default_params()
     fastrl.train(algorithm, HPARAMS, task, steps=2 * steps, seed=0, run_dir=tmp_path,
                  checkpoint_every=2 * steps, **options)  # fmt: skip
-    resumed = fastrl.train(algorithm, steps=4 * steps, resume=True, run_dir=tmp_path,
+    resumed = fastrl.train(algorithm, None, task, steps=4 * steps, resume=True, run_dir=tmp_path,
                            progress=False)  # fmt: skip
     whole = fastrl.train(algorithm, HPARAMS, task, steps=4 * steps, seed=0, **options)
     for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole), strict=True):
