@@ -58,6 +58,9 @@ from fastrl.vec import VecEnv as VecEnv  # noqa: E402
 from fastrl.vec import rollout as rollout  # noqa: E402
 
 if _collects:
+    if not _gc.get_freeze_count():  # what is imported is old at once: nobody looks at it again
+        _gc.freeze()
+        _gc.unfreeze()
     _gc.enable()
 
 if TYPE_CHECKING:  # imported on first use, by `__getattr__`

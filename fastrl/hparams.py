@@ -70,7 +70,8 @@ def _leaves(tree: Any) -> list[tuple[Any, Any]]:
 
 
 def _on_device(array: Any) -> jax.Array:
-    return array if isinstance(array, jax.Array) else jnp.asarray(array)
+    # not `jnp.asarray`, which compiles a program for every shape
+    return array if isinstance(array, jax.Array) else jax.device_put(array, may_alias=False)
 
 
 def _like(field: str, leaf: Any, default: Any) -> jax.Array:

@@ -15,7 +15,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fastrl import chunks, door, run_folder, sharding
-from fastrl import metrics as fm
 from fastrl import start as starting
 from fastrl.chunks import Report
 from fastrl.evaluate import evaluate
@@ -151,7 +150,7 @@ def _compile(
     """Compiles; returns the chunk program, metrics of nothing, and the position on the device."""
     began = time.perf_counter()
     everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-    zeros = fm.zeros_like(start.metrics)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), start.metrics)
     position = start.position or Position(None, zeros)
     hparams, task, nothing, metrics = jax.device_put(
         (start.inputs.hparams, start.inputs.task, zeros, position.metrics), everywhere
@@ -180,7 +179,6 @@ def _evaluator(
     algorithm: Algorithm, inputs: Inputs, say: Quiet
 ) -> Callable[[Any, int], dict[str, float]]:
     """The function `(state, iteration) -> fields of a row`, with a key for every iteration."""
-    root = jax.random.fold_in(prng.key(inputs.options.seed or 0), _EVALUATION)
     params = None
     if algorithm.env is not None:
         own = described(as_arrays(algorithm.env.default_params()))
@@ -189,6 +187,7 @@ def _evaluator(
     def evaluator(state: Any, iteration: int) -> dict[str, float]:
         try:
             with watching("the evaluation", EVALUATION_SECONDS, say.warn):
+                root = jax.random.fold_in(prng.key(inputs.options.seed or 0), _EVALUATION)
                 evaluation = evaluate(
                     algorithm, state, params=params, key=jax.random.fold_in(root, iteration),
                     episodes=inputs.options.eval_episodes or 1,
