@@ -64,21 +64,14 @@ class Learner(NamedTuple):
         self, state: Any, carry: PyTree, observation: Observation, key: Key | None
     ) -> tuple[Action, PyTree]:
         """The best action, as `Algorithm.act` has it."""
-        values, carry = self._evaluated(state, carry, observation)
-        return jnp.argmax(values, -1).astype(jnp.int32), carry
+        best = lambda x, o: jnp.argmax(self.values(state.params, x, o))  # noqa: E731
+        action, carry = self.stream.act_on(best, state, carry, observation)
+        return action.astype(jnp.int32), carry
 
     def value(self, state: Any, observation: Observation) -> Array:
         """What the best action is worth, in units of scaled reward, `[...]`; as at a first step."""
-        lead = self.stream.batched(lambda o: jnp.int32(0), observation)(observation)
-        carry = lead if self.stream.config.time_feature else ()
-        return self._evaluated(state, carry, observation)[0].max(-1)
-
-    def _evaluated(
-        self, state: Any, carry: PyTree, observation: Observation
-    ) -> tuple[Array, PyTree]:
-        one = lambda x, o: self.values(state.params, x, o)  # noqa: E731
-        seen = state.stream.observations
-        return self.stream.act_on(one, seen, state.time_limit, carry, observation)
+        best = lambda x, o: self.values(state.params, x, o).max()  # noqa: E731
+        return self.stream.first(best, state, observation)
 
 
 def epsilon(hparams: HParams, selections: Array) -> Array:

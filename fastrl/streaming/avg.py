@@ -158,7 +158,7 @@ class _Learner(NamedTuple):
             )
         )
 
-    def value(self, params: networks.Params, x: Array, action: Array) -> Array:
+    def q(self, params: networks.Params, x: Array, action: Array) -> Array:
         return self.critic.apply(params, jnp.concatenate([x, action.reshape(-1)]))[0][0]
 
     def act(
@@ -166,23 +166,17 @@ class _Learner(NamedTuple):
     ) -> tuple[Action, PyTree]:
         """The policy, as `Algorithm.act` has it."""
         one = lambda x, o: self.distribution(state.params[0], x)  # noqa: E731
-        policy, carry = self._on(one, state, carry, observation)
+        policy, carry = self.stream.act_on(one, state, carry, observation)
         action = policy.mode() if key is None else policy.sample(key)
         return distributions.to_environment(self.space, action), carry
 
-    def expected(self, state: State, observation: Observation) -> Array:
+    def value(self, state: State, observation: Observation) -> Array:
         """What the critic expects of the policy's mode, `[...]`; as at a first step."""
-        lead = self.stream.batched(lambda o: jnp.int32(0), observation)(observation)
-        carry = lead if self.stream.config.time_feature else ()
 
         def one(x: Array, _: Observation) -> Array:
-            return self.value(state.params[1], x, self.distribution(state.params[0], x).mode())
+            return self.q(state.params[1], x, self.distribution(state.params[0], x).mode())
 
-        return self._on(one, state, carry, observation)[0]
-
-    def _on(self, f: Any, state: State, carry: PyTree, observation: Observation) -> Any:
-        seen = state.stream.observations
-        return self.stream.act_on(f, seen, state.time_limit, carry, observation)
+        return self.stream.first(one, state, observation)
 
 
 def make(
@@ -204,13 +198,9 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     shapes = [parts.shape((size, size)), Shape((width + size,), config.hidden_sizes, (1,))]
     made = networks.networks(shapes, "orthogonal", 0.0, False, config.normalize_features)
     learner = _Learner(parts, config.scale_error, space, *made)
-    return Algorithm(
-        functools.partial(_init, learner), functools.partial(streams.steps, _one, learner),
-        learner.act, config.num_steps, HParams(), env, learner.expected,
-        parameters=lambda state: state.params,
-        check=functools.partial(door.ranges, allowed=RANGES),
-        initial_carry=parts.carry, recipe=Recipe("avg", env, config, reset),
-        side_by_side=streams.side_by_side(shapes),
+    return streams.algorithm(
+        Recipe("avg", env, config, reset), learner, _init, _one, env, HParams(), RANGES,
+        parts.carry, streams.side_by_side(shapes),
     )  # fmt: skip
 
 
@@ -241,14 +231,14 @@ def _one(learner: _Learner, state: State, hparams: HParams, task: Any) -> tuple[
     (action, log_prob), through_action = jax.vjp(
         lambda p: learner.distribution(p, x).sample_and_log_prob(action_key), theta
     )
-    q_t, through_critic = jax.vjp(lambda p, a: learner.value(p, x, a), w, action)
+    q_t, through_critic = jax.vjp(lambda p, a: learner.q(p, x, a), w, action)
     taken = distributions.to_environment(learner.space, action)
     stream, outcome, metrics = learner.stream.advance(env_key, state.stream, taken, hparams, task)
     alpha = hparams.temperature
     scale = state.scale.updated(outcome.reward - alpha * log_prob, outcome)
     sigma = scale.sigma() if learner.scale_error else jnp.float32(1.0)
     following, log_prob_tp1 = learner.distribution(theta, outcome.x).sample_and_log_prob(next_key)
-    v_tp1 = learner.value(w, outcome.x, following) - alpha * log_prob_tp1
+    v_tp1 = learner.q(w, outcome.x, following) - alpha * log_prob_tp1
     delta = (outcome.reward + outcome.discount * v_tp1 - q_t) / sigma
     of_weights, of_action = through_critic(jnp.ones_like(q_t))
     (policy_gradient,) = through_action((-of_action, alpha * jnp.ones_like(log_prob)))

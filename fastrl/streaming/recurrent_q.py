@@ -94,14 +94,9 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     num_actions = discrete(env.action_space(env.default_params())).n
     parts = streams.parts(env, config, reset)
     learner = _Learner(recurrent.build(parts, config, num_actions))
-    return Algorithm(
-        functools.partial(_init, learner), functools.partial(streams.steps, _one, learner),
-        learner.act, config.num_steps, HParams(), env, learner.value,
-        parameters=lambda state: state.params,
-        check=functools.partial(door.ranges, allowed=RANGES),
-        initial_carry=learner.recurrent.carry,
-        recipe=Recipe("stream_q_memory", env, config, reset),
-        side_by_side=learner.recurrent.side_by_side,
+    return streams.algorithm(
+        Recipe("stream_q_memory", env, config, reset), learner, _init, _one, env, HParams(), RANGES,
+        learner.recurrent.carry, learner.recurrent.side_by_side,
     )  # fmt: skip
 
 

@@ -91,16 +91,13 @@ def make(
 def _make(env: Env, config: Config, reset: ResetFactory, policy: Policy | None) -> Algorithm:
     parts = streams.parts(env, config, reset)
     by_chance = functools.partial(
-        stream_td._by_chance, parts, env.action_space(env.default_params())
+        stream_td.by_chance, parts, env.action_space(env.default_params())
     )
     learner = _Learner(recurrent.build(parts, config, 1), policy or by_chance)
-    return Algorithm(
-        functools.partial(_init, learner), functools.partial(streams.steps, _one, learner),
-        learner.act, config.num_steps, HParams(), env, learner.value,
-        parameters=lambda state: state.params,
-        check=functools.partial(door.ranges, allowed=RANGES),
-        recipe=None if policy else Recipe("stream_td_memory", env, config, reset),
-        side_by_side=learner.recurrent.side_by_side,
+    recipe = None if policy else Recipe("stream_td_memory", env, config, reset)
+    return streams.algorithm(
+        recipe, learner, _init, _one, env, HParams(), RANGES,
+        None, learner.recurrent.side_by_side,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ happens.  The state of a learner belongs to one stream; many of them are `fastrl
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import jax
@@ -24,7 +24,19 @@ from fastrl.streaming import optimizers, statistics
 from fastrl.streaming.networks import Initializer, Shape
 from fastrl.streaming.optimizers import Optimizer
 from fastrl.streaming.statistics import RewardScale, RewardTrace, Statistics
-from fastrl.types import Action, Array, Env, Key, Observation, PyTree, Reset, ResetFactory, Scalar
+from fastrl.types import (
+    Action,
+    Algorithm,
+    Array,
+    Env,
+    Key,
+    Observation,
+    PyTree,
+    Recipe,
+    Reset,
+    ResetFactory,
+    Scalar,
+)
 
 OptimizerName = Literal["obgd", "adaptive_obgd", "streaming", "intentional", "adam", "sgd"]
 Truncation = Literal["ends", "bootstraps", "continues"]
@@ -266,15 +278,23 @@ class Parts(NamedTuple):
         return jnp.zeros(batch_shape, jnp.int32) if self.config.time_feature else ()
 
     def act_on(
-        self, f: Callable[[Array, Observation], Any], seen: Statistics, time_limit: Scalar,
-        carry: PyTree, observation: Observation,
+        self, f: Callable[[Array, Observation], Any], state: Any, carry: PyTree,
+        observation: Observation,
     ) -> tuple[Any, PyTree]:  # fmt: skip
         """`f(x, observation)` of every observation `[..., *]`, and the next carry."""
+        seen, time_limit = state.stream.observations, state.time_limit
         if self.config.time_feature:
             both = lambda o, t: f(self.view(seen, o, t, time_limit), o)  # noqa: E731
             return self.batched(both, observation)(observation, carry), carry + 1
         one = lambda o: f(self.view(seen, o, jnp.int32(0), time_limit), o)  # noqa: E731
         return self.batched(one, observation)(observation), carry
+
+    def first(
+        self, f: Callable[[Array, Observation], Any], state: Any, observation: Observation
+    ) -> Any:
+        """The same as at the first step of an episode."""
+        lead = self.batched(lambda o: jnp.int32(0), observation)(observation).shape
+        return self.act_on(f, state, self.carry(lead), observation)[0]
 
     def _counted(self, stream: Stream, time_limit: Scalar) -> Stream:
         """The stream with its observation counted, and seen with itself among the counted."""
@@ -351,6 +371,25 @@ def checked(env: Any, config: Any, cls: type, reset: Any) -> ResetFactory:
     reset = reset or resets.default(env)
     door.function("reset", reset, "fastrl.reset.pool")
     return reset
+
+
+def algorithm(
+    recipe: Recipe | None, learner: Any, init: Callable[..., Any],
+    one: Callable[..., tuple[Any, Metrics]], env: Env, hparams: Any,
+    ranges: Mapping[str, door.Range], carry: Callable[[tuple[int, ...]], Any] | None, block: int,
+) -> Algorithm:  # fmt: skip
+    """The Algorithm of `init(learner, key, hparams, task)` and of `one` transition's update.
+
+    The learner has the functions `act` and `value`, and `stream`, its Parts.  `block` is how many
+    go side by side.
+    """
+    return Algorithm(
+        functools.partial(init, learner), functools.partial(steps, one, learner), learner.act,
+        learner.stream.config.num_steps, hparams, env, learner.value,
+        parameters=lambda state: state.params,
+        check=functools.partial(door.ranges, allowed=ranges),
+        initial_carry=carry or (lambda batch_shape: ()), recipe=recipe, side_by_side=block,
+    )  # fmt: skip
 
 
 def learned(value: Array, delta: Array) -> Metrics:

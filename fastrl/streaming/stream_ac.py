@@ -15,7 +15,6 @@ for the environment only, and never rescaled: the policy acts in the units of th
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -95,7 +94,7 @@ class _Learner(NamedTuple):
     stream: Parts
     space: Space  # of actions
     policy: Network
-    value: Network
+    critic: Network
 
     def distribution(self, outputs: Any, observation: Observation) -> Distribution:
         """Over actions, from the policy's outputs for one observation."""
@@ -115,21 +114,13 @@ class _Learner(NamedTuple):
     ) -> tuple[Action, PyTree]:
         """The policy, as `Algorithm.act` has it."""
         one = lambda x, o: self.distribution(self.policy.apply(state.params[0], x), o)  # noqa: E731
-        policy, carry = self._on(one, state, carry, observation)
+        policy, carry = self.stream.act_on(one, state, carry, observation)
         return self.to_environment(policy.mode() if key is None else policy.sample(key)), carry
 
-    def expected(self, state: State, observation: Observation) -> Array:
+    def value(self, state: State, observation: Observation) -> Array:
         """What the critic expects, in units of scaled reward, `[...]`; as at a first step."""
-        lead = self.stream.batched(lambda o: jnp.int32(0), observation)(observation)
-        carry = lead if self.stream.config.time_feature else ()
-        one = lambda x, o: self.value.apply(state.params[1], x)[0][0]  # noqa: E731
-        return self._on(one, state, carry, observation)[0]
-
-    def _on(
-        self, f: Callable[..., Any], state: State, carry: PyTree, observation: Observation
-    ) -> tuple[Any, PyTree]:
-        seen = state.stream.observations
-        return self.stream.act_on(f, seen, state.time_limit, carry, observation)
+        one = lambda x, o: self.critic.apply(state.params[1], x)[0][0]  # noqa: E731
+        return self.stream.first(one, state, observation)
 
 
 def make(
@@ -150,13 +141,9 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     shapes = [parts.shape((size, size) if isinstance(space, Box) else (size,)), parts.shape((1,))]
     made = networks.networks(shapes, config.initializer, config.sparsity, config.layer_norm)
     learner = _Learner(parts, space, *made)
-    return Algorithm(
-        functools.partial(_init, learner), functools.partial(streams.steps, _one, learner),
-        learner.act, config.num_steps, HParams(), env, learner.expected,
-        parameters=lambda state: state.params,
-        check=functools.partial(door.ranges, allowed=RANGES),
-        initial_carry=parts.carry, recipe=Recipe("stream_ac", env, config, reset),
-        side_by_side=streams.side_by_side(shapes),
+    return streams.algorithm(
+        Recipe("stream_ac", env, config, reset), learner, _init, _one, env, HParams(), RANGES,
+        parts.carry, streams.side_by_side(shapes),
     )  # fmt: skip
 
 
@@ -173,7 +160,7 @@ def _optimizers(config: streams.Config, hparams: HParams) -> tuple[Optimizer, Op
 
 def _init(learner: _Learner, key: Key, hparams: HParams, task: Any) -> State:
     key, policy_key, value_key, stream_key = jax.random.split(key, 4)
-    params = learner.policy.init(policy_key), learner.value.init(value_key)
+    params = learner.policy.init(policy_key), learner.critic.init(value_key)
     of_policy, of_value = _optimizers(learner.stream.config, hparams)
     traces = of_policy.init(params[0]), of_value.init(params[1])
     stream = learner.stream.begin(stream_key, task)
@@ -186,11 +173,11 @@ def _one(learner: _Learner, state: State, hparams: HParams, task: Any) -> tuple[
     (theta, w), before = state.params, state.stream
     outputs, policy_pullback = jax.vjp(lambda p: learner.policy.apply(p, before.x), theta)
     action = learner.distribution(outputs, before.observation).sample(action_key)
-    v_t, value_pullback = jax.vjp(lambda p: learner.value.apply(p, before.x)[0][0], w)
+    v_t, value_pullback = jax.vjp(lambda p: learner.critic.apply(p, before.x)[0][0], w)
     stream, outcome, metrics = learner.stream.advance(
         env_key, before, learner.to_environment(action), hparams, task
     )
-    v_tp1 = learner.value.apply(w, outcome.x)[0][0]
+    v_tp1 = learner.critic.apply(w, outcome.x)[0][0]
     delta = outcome.reward + outcome.discount * v_tp1 - v_t
     weight = hparams.entropy_coefficient * jnp.sign(delta)
 

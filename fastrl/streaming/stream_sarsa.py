@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fastrl import door
 from fastrl.metrics import Metrics
 from fastrl.q_network import allowed, discrete, epsilon_greedy
 from fastrl.streaming import action_values, networks
@@ -64,13 +63,9 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     shape = parts.shape((num_actions,))
     made = networks.networks([shape], config.initializer, config.sparsity, config.layer_norm)
     learner = Learner(parts, made[0])
-    return Algorithm(
-        functools.partial(_init, learner), functools.partial(streams.steps, _one, learner),
-        learner.act, config.num_steps, HParams(), env, learner.value,
-        parameters=lambda state: state.params,
-        check=functools.partial(door.ranges, allowed=RANGES),
-        initial_carry=parts.carry, recipe=Recipe("stream_sarsa", env, config, reset),
-        side_by_side=streams.side_by_side([shape]),
+    return streams.algorithm(
+        Recipe("stream_sarsa", env, config, reset), learner, _init, _one, env, HParams(), RANGES,
+        parts.carry, streams.side_by_side([shape]),
     )  # fmt: skip
 
 

@@ -93,11 +93,8 @@ class _Learner(NamedTuple):
 
     def value(self, state: State, observation: Observation) -> Array:
         """The prediction in units of scaled reward, `[...]`; as at a first step."""
-        lead = self.stream.batched(lambda o: jnp.int32(0), observation)(observation)
-        carry = lead if self.stream.config.time_feature else ()
         one = lambda x, o: self.network.apply(state.params, x)[0][0]  # noqa: E731
-        seen = state.stream.observations
-        return self.stream.act_on(one, seen, state.time_limit, carry, observation)[0]
+        return self.stream.first(one, state, observation)
 
 
 def make(
@@ -119,15 +116,12 @@ def _make(env: Env, config: Config, reset: ResetFactory, policy: Policy | None) 
     parts = streams.parts(env, config, reset)
     shape = parts.shape((1,))
     network = value_network(config, shape)
-    chosen = policy or functools.partial(_by_chance, parts, env.action_space(env.default_params()))
+    chosen = policy or functools.partial(by_chance, parts, env.action_space(env.default_params()))
     learner = _Learner(parts, network, chosen)
-    return Algorithm(
-        functools.partial(_init, learner), functools.partial(streams.steps, _one, learner),
-        learner.act, config.num_steps, HParams(), env, learner.value,
-        parameters=lambda state: state.params,
-        check=functools.partial(door.ranges, allowed=RANGES),
-        recipe=None if policy else Recipe("stream_td", env, config, reset),
-        side_by_side=streams.side_by_side([shape]),
+    recipe = None if policy else Recipe("stream_td", env, config, reset)
+    return streams.algorithm(
+        recipe, learner, _init, _one, env, HParams(), RANGES,
+        None, streams.side_by_side([shape]),
     )  # fmt: skip
 
 
@@ -174,7 +168,7 @@ def learn(
     return optimizers.apply(params, updates), optimizers.cleared(trace, clears), v_t, delta
 
 
-def _by_chance(
+def by_chance(
     parts: Parts, space: spaces.Space, key: Key | None, observation: Observation
 ) -> Action:
     """A uniform action; without a key zeros, or what a Box has nearest to them."""
