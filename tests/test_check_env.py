@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toys import Place
 
 from fastrl.check_env import Report, check_env
 from fastrl.registry import make
@@ -22,11 +23,6 @@ class Params(NamedTuple):
     max_steps: int = 5
 
 
-class State(NamedTuple):
-    x: Array
-    time: Array
-
-
 @dataclasses.dataclass(frozen=True)
 class Sound:
     """A random walk; the broken environments below change one method of it."""
@@ -37,11 +33,11 @@ class Sound:
         return Params()
 
     def reset(self, key: Key, params: Any) -> Any:
-        state = State(jax.random.uniform(key), jnp.int32(0))
+        state = Place(jax.random.uniform(key), jnp.int32(0))
         return state, state.x[None]
 
     def step(self, key: Key, state: Any, action: Array, params: Any) -> Any:
-        state = State(state.x + (action - 0.5) * params.drift, state.time + 1)
+        state = Place(state.x + (action - 0.5) * params.drift, state.time + 1)
         truncated = state.time >= params.max_steps
         return state, Step(state.x[None], state.x, jnp.zeros_like(truncated), truncated)
 
@@ -178,25 +174,25 @@ class WeakTime(Sound):
 
 class OtherStructure(Sound):
     def step(self, key: Key, state: Any, action: Array, params: Any) -> Any:
-        state, step = super().step(key, State(*state[:2]), action, params)
+        state, step = super().step(key, Place(*state[:2]), action, params)
         return tuple(state), step
 
 
 class ForeignChance(Sound):
     def reset(self, key: Key, params: Any) -> Any:
-        state = State(jnp.float32(np.random.default_rng().uniform()), jnp.int32(0))
+        state = Place(jnp.float32(np.random.default_rng().uniform()), jnp.int32(0))
         return state, state.x[None]
 
 
 class LostChance(Sound):
     def reset(self, key: Key, params: Any) -> Any:
         jax.random.uniform(key)
-        return State(jnp.float32(0.5), jnp.int32(0)), jnp.full(1, 0.5)
+        return Place(jnp.float32(0.5), jnp.int32(0)), jnp.full(1, 0.5)
 
 
 class OneStart(Sound):
     def reset(self, key: Key, params: Any) -> Any:
-        return State(jnp.float32(0.5), jnp.int32(0)), jnp.full(1, 0.5)
+        return Place(jnp.float32(0.5), jnp.int32(0)), jnp.full(1, 0.5)
 
 
 class KeepsKey(Sound):

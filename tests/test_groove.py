@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_lpg_toys import Params, Walk
+from toys import Walk, WalkParams
 
 import fastrl
 from fastrl.curricula import level_buffer
@@ -45,7 +45,7 @@ def drawing(replay_probability: float) -> Any:
 
 
 def lives_on(prizes: Any) -> Lives:
-    tasks = Params(jnp.asarray(prizes, jnp.float32), jnp.full(len(prizes), 6, jnp.int32))
+    tasks = WalkParams(jnp.asarray(prizes, jnp.float32), jnp.full(len(prizes), 6, jnp.int32))
     age = jnp.full(len(prizes), 4, jnp.int32)
     return Lives((), (), (), tasks, age, age, age)  # type: ignore[arg-type]
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_lpg_toys import Walk
+from toys import Walk
 
 import fastrl
 from fastrl import distributions

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_lpg_toys import Walk
+from toys import Walk
 
 import fastrl
 from fastrl.hparams import as_arrays

@@ -1,4 +1,4 @@
-"""Small environments with unusual spaces, for tests of learners."""
+"""Small environments with unusual spaces or tasks that differ, for tests of learners."""
 
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
@@ -15,8 +15,18 @@ class Params(NamedTuple):
     length: int = 4
 
 
+class WalkParams(NamedTuple):
+    prize: Any = 1.0
+    max_steps: Any = 6
+
+
 class State(NamedTuple):
     target: Array
+    time: Array
+
+
+class Place(NamedTuple):
+    x: Array
     time: Array
 
 
@@ -100,11 +110,6 @@ class Combination:
         return Asymmetric(view, jnp.concatenate([state.target.astype(jnp.float32), time]))
 
 
-class Reach(NamedTuple):
-    position: Array
-    time: Array
-
-
 @dataclasses.dataclass(frozen=True)
 class ReachPoint:
     """Move a point to 0 within an odd box of speeds; reward is minus the distance."""
@@ -114,18 +119,51 @@ class ReachPoint:
     def default_params(self) -> Params:
         return Params(length=8)
 
-    def reset(self, key: Key, params: Params) -> tuple[Reach, Array]:
+    def reset(self, key: Key, params: Params) -> tuple[Place, Array]:
         position = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)
-        return Reach(position, jnp.int32(0)), position
+        return Place(position, jnp.int32(0)), position
 
-    def step(self, key: Key, state: Reach, action: Array, params: Params) -> tuple[Reach, Step]:
-        state = Reach(state.position + action, state.time + 1)
-        reward = -jnp.abs(state.position).sum()
+    def step(self, key: Key, state: Place, action: Array, params: Params) -> tuple[Place, Step]:
+        state = Place(state.x + action, state.time + 1)
+        reward = -jnp.abs(state.x).sum()
         end = state.time >= params.length
-        return state, Step(state.position, reward, jnp.bool_(False), end)
+        return state, Step(state.x, reward, jnp.bool_(False), end)
 
     def observation_space(self, params: Params) -> Any:
         return Box(-np.inf, np.inf, (2,))
 
     def action_space(self, params: Params) -> Box:
         return Box((-0.2, -0.4), (0.6, 0.4), (2,))
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+    """Places 0 .. 3, start in 1; action 1 goes right, 0 left. Right of 3 are prize and end."""
+
+    version: ClassVar[int] = 1
+
+    def default_params(self) -> WalkParams:
+        return WalkParams()
+
+    def sample_level(self, key: Key) -> WalkParams:
+        return WalkParams(jax.random.uniform(key, minval=-1.0), jnp.int32(6))
+
+    def sample_lifetime(self, key: Key) -> Array:
+        return jnp.int32(4)
+
+    def reset(self, key: Key, params: WalkParams) -> tuple[Place, Array]:
+        return Place(jnp.int32(1), jnp.int32(0)), jnp.int32(1)
+
+    def step(self, key: Key, state: Place, action: Array, params: WalkParams) -> tuple[Place, Step]:
+        place, time = jnp.maximum(state.x + 2 * action - 1, 0), state.time + 1
+        end = place == 4
+        reward = jnp.where(end, params.prize, 0.0)
+        cut = (time >= params.max_steps) & ~end
+        place = jnp.minimum(place, 3)
+        return Place(place, time), Step(place, reward, end, cut)
+
+    def observation_space(self, params: WalkParams) -> Discrete:
+        return Discrete(4)
+
+    def action_space(self, params: WalkParams) -> Discrete:
+        return Discrete(2)
