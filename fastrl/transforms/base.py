@@ -19,8 +19,8 @@ MASK = "action_mask"  # a field of observations that transforms leave as it is
 class Transform:
     """An environment that is `env` in everything; subclasses override what they change.
 
-    `version`, `dear_reset`, `render` and `render_html` are those of `env`, and are there only
-    if `env` has them.  Subclasses validate themselves in `_check`.
+    `version`, `dear_reset`, `render`, `render_html` and `sample_level` are those of `env`, and are
+    there only if `env` has them.  Subclasses validate themselves in `_check`.
     """
 
     env: Any
@@ -42,6 +42,8 @@ class Transform:
         for name, draw in (("render", _render), ("render_html", _render_html)):
             if hasattr(inner, name):
                 object.__setattr__(self, name, functools.partial(draw, type(self), inner))
+        if hasattr(inner, "sample_level"):
+            object.__setattr__(self, "sample_level", functools.partial(_sample_level, self))
         self._check()
 
     def _check(self) -> None:
@@ -71,6 +73,12 @@ class Transform:
     def inner_params(cls, params: Any) -> Any:
         """The params of `env` in params of this."""
         return params.env if cls.own_params else params
+
+
+def _sample_level(transform: Transform, key: Key) -> Any:
+    """Params whose inner ones are a level of `env`. Consumes `key`."""
+    level = transform.env.sample_level(key)
+    return transform.default_params()._replace(env=level) if transform.own_params else level
 
 
 def _render(cls: type[Transform], env: Any, state: Any, params: Any) -> Any:
