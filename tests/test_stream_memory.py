@@ -14,7 +14,7 @@ from test_streaming_oracle import Walk, assert_close, flat, play
 import fastrl
 from fastrl.envs import probe
 from fastrl.spaces import Box, Discrete
-from fastrl.streaming import recurrent_cells, recurrent_q, recurrent_td, stream_td
+from fastrl.streaming import recurrent_cells, recurrent_q, recurrent_td, series, stream_td
 from fastrl.types import Array, Key, Step
 
 INPUTS, UNITS, T = 3, 4, 50
@@ -237,3 +237,35 @@ def test_mistakes_are_named(config, words):
     """A cell or size that does not exist is found in the middle of a program."""
     with pytest.raises(ValueError, match=words):
         recurrent_q.Config(**config)
+
+
+def test_a_series_is_predicted_from_what_was_seen_before():
+    """A memory that is not fed, not carried from chunk to chunk, or not cleared at an end."""
+    rng = np.random.default_rng(0)
+    cues = rng.integers(0, 2, 1500)
+    # Four rows: a sign, two blank ones, and the cumulant that the sign announced.
+    observations = np.zeros((1500, 4, 1))
+    observations[:, 0, 0] = 2.0 * cues - 1.0
+    cumulants = np.zeros((1500, 4))
+    cumulants[:, 3] = observations[:, 0, 0]
+    ends = np.zeros((1500, 4), bool)
+    ends[:, 3] = True
+    rows = series.rows(observations.reshape(-1, 1), cumulants.reshape(-1), ends.reshape(-1))
+    hparams = recurrent_td.HParams(gamma=1.0, trace_decay=0.9)
+    fields = {"hidden_sizes": (16,), "initializer": "dense", "scale_reward": False}
+    errors = {}
+    for config in (
+        recurrent_td.Config(memory_size=8, **fields),
+        stream_td.Config(time_feature=False, **fields),
+    ):
+        predictor = series.predictor(1, config)
+        state = predictor.init(jax.random.key(0), hparams)
+        half = jax.tree.map(lambda x: x[:3000], rows), jax.tree.map(lambda x: x[3000:], rows)
+        state, _, _ = predictor.run(state, half[0], hparams)
+        state, predictions, _ = predictor.run(state, half[1], hparams)
+        before_the_cumulant = np.asarray(predictions).reshape(-1, 4)[-250:, 2]
+        errors[type(config)] = np.mean((before_the_cumulant - (2.0 * cues[-250:] - 1.0)) ** 2)
+    assert errors[recurrent_td.Config] < 0.3, errors
+    assert errors[stream_td.Config] > 0.8, errors  # the sign is not in the row
+    start = predictor.init(jax.random.key(0), hparams)
+    assert start.memory == ()

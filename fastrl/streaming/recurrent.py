@@ -54,13 +54,11 @@ class Carry(NamedTuple):
     steps: Array  # int32, of the episode
 
 
-class Recurrent(NamedTuple):
-    """A cell with a network on top, on one stream."""
+class Model(NamedTuple):
+    """A cell with a network on top."""
 
-    stream: Parts
     cell: Cell
     network: Network
-    side_by_side: int  # as `Algorithm` has it
 
     def init(self, key: Key) -> Params:
         """Consumes `key`."""
@@ -72,13 +70,25 @@ class Recurrent(NamedTuple):
         memory, features = self.cell.step(params.cell, memory, x)
         return self.network.apply(params.network, jnp.concatenate([features, x]))[0], memory
 
+    def start(self) -> Memory:
+        """The memory of nothing, of a learner."""
+        return self.cell.start(True)
+
     def forget(self, memory: Memory, where: Array) -> Memory:
         """`memory`, that of nothing where that is so."""
         return jax.tree.map(lambda x: jnp.where(where, jnp.zeros_like(x), x), memory)
 
+
+class Recurrent(NamedTuple):
+    """A model on one stream."""
+
+    stream: Parts
+    model: Model
+    side_by_side: int  # as `Algorithm` has it
+
     def carry(self, batch_shape: tuple[int, ...]) -> Carry:
         """What `act` starts from."""
-        start = Carry(self.cell.start(False), jnp.int32(0))
+        start = Carry(self.model.cell.start(False), jnp.int32(0))
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (*batch_shape, *x.shape)), start)
 
     def act_on(
@@ -90,7 +100,7 @@ class Recurrent(NamedTuple):
 
         def one(observation: Observation, carry: Carry) -> tuple[Any, Carry]:
             x = self.stream.view(seen, observation, carry.steps, limit)
-            outputs, memory = self.apply(state.params, carry.memory, x)
+            outputs, memory = self.model.apply(state.params, carry.memory, x)
             return f(outputs, observation), Carry(memory, carry.steps + 1)
 
         return self.stream.batched(one, observation)(observation, carry)
@@ -106,7 +116,13 @@ class Recurrent(NamedTuple):
 def build(parts: Parts, config: Config, num_outputs: int) -> Recurrent:
     """The cell and the network for a stream."""
     (width,) = parts.input_shape
-    made = recurrent_cells.cell(config.cell, width, config.memory_size)
-    shape = Shape((made.num_features + width,), config.hidden_sizes, (num_outputs,))
+    made, shape = model(config, width, num_outputs)
+    return Recurrent(parts, made, streams.side_by_side([shape]))
+
+
+def model(config: Config, width: int, num_outputs: int) -> tuple[Model, Shape]:
+    """The cell and the network for inputs of `width` numbers, and the network's shape."""
+    cell = recurrent_cells.cell(config.cell, width, config.memory_size)
+    shape = Shape((cell.num_features + width,), config.hidden_sizes, (num_outputs,))
     (network,) = networks.networks([shape], config.initializer, config.sparsity, config.layer_norm)
-    return Recurrent(parts, made, network, streams.side_by_side([shape]))
+    return Model(cell, network), shape

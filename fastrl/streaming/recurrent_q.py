@@ -102,9 +102,9 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
 
 def _init(learner: _Learner, key: Key, hparams: HParams, task: Any) -> State:
     key, network_key, stream_key = jax.random.split(key, 3)
-    params = learner.recurrent.init(network_key)
+    params = learner.recurrent.model.init(network_key)
     trace = action_values.optimizer(learner.stream.config, hparams).init(params)
-    memory = learner.recurrent.cell.start(True)
+    memory = learner.recurrent.model.start()
     stream = learner.stream.begin(stream_key, task)
     limit = jnp.float32(hparams.time_limit)
     return State(key, params, trace, memory, stream, jnp.int32(0), limit)
@@ -114,7 +114,7 @@ def _one(learner: _Learner, state: State, hparams: HParams, task: Any) -> tuple[
     """One transition and the update on it."""
     config: Any = learner.stream.config
     key, action_key, env_key = jax.random.split(state.key, 3)
-    before, selections, model = state.stream, state.selections + 1, learner.recurrent
+    before, selections, model = state.stream, state.selections + 1, learner.recurrent.model
     values = lambda p: model.apply(p, state.memory, before.x)  # noqa: E731
     outputs, pullback, memory = jax.vjp(values, state.params, has_aux=True)
     q_t = allowed(before.observation, outputs)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from fastrl import door
 from fastrl.metrics import Metrics
-from fastrl.streaming import optimizers, recurrent, stream_td
+from fastrl.streaming import recurrent, stream_td
 from fastrl.streaming import stream as streams
 from fastrl.streaming.recurrent import Params, Recurrent
 from fastrl.streaming.recurrent_cells import Memory
@@ -103,9 +103,9 @@ def _make(env: Env, config: Config, reset: ResetFactory, policy: Policy | None) 
 
 def _init(learner: _Learner, key: Key, hparams: HParams, task: Any) -> State:
     key, network_key, stream_key = jax.random.split(key, 3)
-    params = learner.recurrent.init(network_key)
+    params = learner.recurrent.model.init(network_key)
     trace = stream_td.optimizer(learner.stream.config, hparams).init(params)
-    memory = learner.recurrent.cell.start(True)
+    memory = learner.recurrent.model.start()
     stream = learner.stream.begin(stream_key, task)
     return State(key, params, trace, memory, stream, jnp.float32(hparams.time_limit))
 
@@ -113,17 +113,16 @@ def _init(learner: _Learner, key: Key, hparams: HParams, task: Any) -> State:
 def _one(learner: _Learner, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
     """One transition and the update on it."""
     key, action_key, env_key = jax.random.split(state.key, 3)
-    before, model = state.stream, learner.recurrent
+    before, model = state.stream, learner.recurrent.model
     action = learner.policy(action_key, before.observation)
     stream, outcome, metrics = learner.stream.advance(env_key, before, action, hparams, task)
-    values = lambda p: model.apply(p, state.memory, before.x)  # noqa: E731
-    (v_t,), pullback, memory = jax.vjp(values, state.params, has_aux=True)
-    (v_tp1,), _ = model.apply(state.params, memory, outcome.x)
-    delta = outcome.reward + outcome.discount * v_tp1 - v_t
-    optimizer = stream_td.optimizer(learner.stream.config, hparams)
-    updates, trace = optimizer.update(pullback(jnp.ones(1))[0], state.optimizer, delta)
-    params = optimizers.apply(state.params, updates)
-    trace = optimizers.cleared(trace, outcome.clears)
-    memory = model.forget(memory, outcome.done)
-    state = State(key, params, trace, memory, stream, jnp.float32(hparams.time_limit))
-    return state, metrics | streams.learned(v_t, delta)
+    learned = stream_td.learn(
+        model.apply, stream_td.optimizer(learner.stream.config, hparams), state.params,
+        state.optimizer, state.memory, before.x, outcome.reward, outcome.discount, outcome.x,
+        outcome.clears,
+    )  # fmt: skip
+    memory = model.forget(learned.memory, outcome.done)
+    state = State(
+        key, learned.params, learned.optimizer, memory, stream, jnp.float32(hparams.time_limit)
+    )
+    return state, metrics | streams.learned(learned.value, learned.delta)

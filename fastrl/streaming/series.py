@@ -5,7 +5,10 @@ is the discounted sum of the cumulants of the rows after it.  A row that is `ter
 `truncated` is the last of its sequence: the next one starts another, and its cumulant is not used.
 
     predictor = series.predictor(7, stream_td.Config(time_feature=False))
-    state, predictions = predictor.run(state, series.rows(observations, cumulants), hparams)
+    state = predictor.init(fastrl.key(0), hparams)
+    state, predictions, delta = predictor.run(state, series.rows(observations, cumulants), hparams)
+
+With a config of `recurrent_td` what is predicted from is all rows of the sequence so far.
 """
 
 import functools
@@ -21,14 +24,16 @@ from fastrl import door
 from fastrl import metrics as fm
 from fastrl.hparams import conform
 from fastrl.metrics import Metrics
-from fastrl.streaming import networks, statistics, stream_td
+from fastrl.streaming import recurrent, recurrent_td, statistics, stream_td
 from fastrl.streaming import stream as streams
 from fastrl.streaming.networks import Shape
 from fastrl.streaming.statistics import RewardScale, Statistics
-from fastrl.streaming.stream_td import RANGES, Config, HParams
+from fastrl.streaming.stream_td import RANGES, HParams
 from fastrl.types import Algorithm, Array, Key, PyTree
 
-_DEFAULTS = Config(), HParams()
+Config = stream_td.Config | recurrent_td.Config
+
+_DEFAULTS = stream_td.Config(), HParams()
 
 
 class Series(NamedTuple):
@@ -43,13 +48,23 @@ class Series(NamedTuple):
 class State(NamedTuple):
     """All there is to go on with."""
 
-    params: networks.Params
+    params: PyTree
     optimizer: PyTree
+    memory: PyTree  # before the last row; () without one
     observations: Statistics
     cumulants: RewardScale
     x: Array  # the last row as the network sees it
     steps: Array  # int32, rows since the start of the sequence
     fresh: Array  # bool: the next row starts a sequence
+
+
+class _Model(NamedTuple):
+    """What predicts."""
+
+    init: Callable[[Key], PyTree]
+    memory: PyTree  # of nothing
+    apply: stream_td.Apply
+    width: int  # of its inputs
 
 
 class Predictor(NamedTuple):
@@ -88,29 +103,39 @@ def predictor(num_features: int, config: Config = _DEFAULTS[0]) -> Predictor:
     `run` is compiled once for every length of series.  Raises ValueError for bad arguments.
     """
     door.integer("num_features", num_features, 1)
-    door.record("config", config, Config)
+    if not isinstance(config, Config):
+        raise TypeError(
+            f"config={config!r}: must be of type stream_td.Config or recurrent_td.Config"
+        )
     if config.torso == "conv":
         raise ValueError("torso='conv': a row of a series is no image, use 'mlp'")
-    shape = Shape((num_features + config.time_feature,), config.hidden_sizes, (1,))
-    network = stream_td.value_network(config, shape)
+    model = _model(config, num_features + config.time_feature)
 
     def init(key: Key, hparams: HParams) -> State:
-        params = network.init(key)
+        params = model.init(key)
         return State(
-            params, stream_td.optimizer(config, hparams).init(params),
+            params, stream_td.optimizer(config, hparams).init(params), model.memory,
             statistics.init((num_features,)), statistics.init_reward_scale(),
-            jnp.zeros(shape.input), jnp.int32(0), jnp.bool_(True),
+            jnp.zeros(model.width), jnp.int32(0), jnp.bool_(True),
         )  # fmt: skip
 
     def run(state: State, series: Series, hparams: HParams) -> tuple[State, Array, Array]:
         width = series.observation.shape[-1]
         if width != num_features:
             raise ValueError(f"observations have {width} features, not {num_features}")
-        body = lambda state, row: _one(network, config, hparams, state, row)  # noqa: E731
+        body = lambda state, row: _one(model, config, hparams, state, row)  # noqa: E731
         state, (predictions, deltas) = jax.lax.scan(body, state, series)
         return state, predictions, deltas
 
     return Predictor(init, jax.jit(run), num_features)
+
+
+def _model(config: Config, width: int) -> _Model:
+    if isinstance(config, recurrent_td.Config):
+        made, _ = recurrent.model(config, width, 1)
+        return _Model(made.init, made.start(), made.apply, width)
+    network = stream_td.value_network(config, Shape((width,), config.hidden_sizes, (1,)))
+    return _Model(network.init, (), stream_td.memoryless(network), width)
 
 
 def follow(
@@ -168,7 +193,7 @@ def _make(predictor: Predictor, config: Config) -> Algorithm:
 
 
 def _one(
-    network: networks.Network, config: Config, hparams: HParams, state: State, row: Series
+    model: _Model, config: Config, hparams: HParams, state: State, row: Series
 ) -> tuple[State, tuple[Array, Array]]:
     """One row: seen, predicted from, and unless it starts a sequence learned from."""
     going = ~state.fresh
@@ -186,19 +211,23 @@ def _one(
             second_moment=config.second_moment,
         )  # fmt: skip
         cumulants = _where(going, scaled, cumulants)
-    prediction = network.apply(state.params, x)[0][0]
-    if config.scale_reward:
-        prediction = prediction * statistics.deviation(cumulants.statistics)
     done = row.terminated | row.truncated
     ends = done if config.truncation == "ends" else row.terminated
     clears = row.terminated if config.truncation == "continues" else done
-    params, trace, _, delta = stream_td.learn(
-        network, stream_td.optimizer(config, hparams), state.params, state.optimizer,
-        state.x, reward, jnp.where(ends, 0.0, hparams.gamma), x, clears,
+    learned = stream_td.learn(
+        model.apply, stream_td.optimizer(config, hparams), state.params, state.optimizer,
+        state.memory, state.x, reward, jnp.where(ends, 0.0, hparams.gamma), x, clears,
     )  # fmt: skip
-    params, trace = _where(going, (params, trace), (state.params, state.optimizer))
-    following = State(params, trace, observations, cumulants, x, steps, done)
-    return following, (prediction, jnp.where(going, delta, 0.0))
+    at_start, _ = model.apply(state.params, model.memory, x)
+    prediction = jnp.where(going, learned.following, at_start[0])
+    if config.scale_reward:
+        prediction = prediction * statistics.deviation(cumulants.statistics)
+    params, trace, memory = _where(
+        going, (learned.params, learned.optimizer, learned.memory),
+        (state.params, state.optimizer, model.memory),
+    )  # fmt: skip
+    following = State(params, trace, memory, observations, cumulants, x, steps, done)
+    return following, (prediction, jnp.where(going, learned.delta, 0.0))
 
 
 def _where(condition: Array, on_true: PyTree, on_false: PyTree) -> PyTree:

@@ -149,23 +149,47 @@ def _one(learner: _Learner, state: State, hparams: HParams, task: Any) -> tuple[
     before = state.stream
     action = learner.policy(action_key, before.observation)
     stream, outcome, metrics = learner.stream.advance(env_key, before, action, hparams, task)
-    params, trace, v_t, delta = learn(
-        learner.network, optimizer(learner.stream.config, hparams), state.params, state.optimizer,
-        before.x, outcome.reward, outcome.discount, outcome.x, outcome.clears,
+    learned = learn(
+        memoryless(learner.network), optimizer(learner.stream.config, hparams), state.params,
+        state.optimizer, (), before.x, outcome.reward, outcome.discount, outcome.x, outcome.clears,
     )  # fmt: skip
-    state = State(key, params, trace, stream, jnp.float32(hparams.time_limit))
-    return state, metrics | streams.learned(v_t, delta)
+    limit = jnp.float32(hparams.time_limit)
+    state = State(key, learned.params, learned.optimizer, stream, limit)
+    return state, metrics | streams.learned(learned.value, learned.delta)
+
+
+class Learned(NamedTuple):
+    """What an update leaves."""
+
+    params: PyTree
+    optimizer: PyTree
+    memory: PyTree  # that has seen `x_t`
+    value: Array  # of `x_t`, before the update
+    following: Array  # of `x_tp1`, before the update
+    delta: Array
+
+
+# (params, memory, x) -> (outputs [1], the memory that has seen x)
+Apply = Callable[[Any, Any, Array], tuple[Array, Any]]
+
+
+def memoryless(network: Network) -> Apply:
+    """`network` as a function that hands a memory of nothing on."""
+    return lambda params, memory, x: (network.apply(params, x)[0], memory)
 
 
 def learn(
-    network: Network, optimizer: optimizers.Optimizer, params: PyTree, trace: PyTree,
+    apply: Apply, optimizer: optimizers.Optimizer, params: PyTree, trace: PyTree, memory: PyTree,
     x_t: Array, cumulant: Array, discount: Array, x_tp1: Array, clears: Array,
-) -> tuple[PyTree, PyTree, Array, Array]:  # fmt: skip
-    """One update: parameters, optimiser, the value before it, delta."""
-    v_t, pullback = jax.vjp(lambda p: network.apply(p, x_t)[0][0], params)
-    delta = cumulant + discount * network.apply(params, x_tp1)[0][0] - v_t
-    updates, trace = optimizer.update(pullback(jnp.ones_like(v_t))[0], trace, delta)
-    return optimizers.apply(params, updates), optimizers.cleared(trace, clears), v_t, delta
+) -> Learned:  # fmt: skip
+    """One update; `memory` is what was before `x_t`."""
+    values = lambda p: apply(p, memory, x_t)  # noqa: E731
+    (v_t,), pullback, memory = jax.vjp(values, params, has_aux=True)
+    (v_tp1,), _ = apply(params, memory, x_tp1)
+    delta = cumulant + discount * v_tp1 - v_t
+    updates, trace = optimizer.update(pullback(jnp.ones(1))[0], trace, delta)
+    params, trace = optimizers.apply(params, updates), optimizers.cleared(trace, clears)
+    return Learned(params, trace, memory, v_t, v_tp1, delta)
 
 
 def by_chance(
