@@ -140,7 +140,7 @@ class Statistics:
 
 @dataclasses.dataclass
 class Seen:
-    """What normalises one stream; `config` is a `stream.Config`."""
+    """What normalises one stream; `config` is a `config.Config`."""
 
     config: Any
     size: int

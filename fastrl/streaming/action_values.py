@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 from fastrl import door, optim
 from fastrl.q_network import allowed
+from fastrl.streaming import config as configs
 from fastrl.streaming import optimizers
-from fastrl.streaming import stream as streams
+from fastrl.streaming.config import Config, Numbers
 from fastrl.streaming.networks import Network
-from fastrl.streaming.stream import Config, Numbers, Outcome, Parts, Stream
+from fastrl.streaming.stream import Outcome, Parts, Stream
 from fastrl.types import Action, Array, Key, Observation, PyTree, Scalar
 
 
@@ -34,7 +35,7 @@ class HParams(NamedTuple):
     time_limit: Scalar = 10_000.0  # steps in which the time feature grows by 1
 
 
-RANGES = streams.RANGES | {
+RANGES = configs.RANGES | {
     "epsilon": door.Range(0.0, 1.0), "final_epsilon": door.Range(0.0, 1.0),
     "exploration_steps": door.Range(0.0, open=True), "learning_rate": door.Range(0.0),
     "kappa": door.Range(0.0), "step_size": door.Range(0.0), "eta": door.Range(0.0),
@@ -82,7 +83,7 @@ def epsilon(hparams: HParams, selections: Array) -> Array:
 
 def optimizer(config: Config, hparams: HParams) -> optimizers.Optimizer:
     numbers = Numbers(hparams.learning_rate, hparams.kappa, hparams.step_size, hparams.eta)
-    return streams.optimizer(config, hparams, numbers)
+    return configs.optimizer(config, hparams, numbers)
 
 
 def updated(

@@ -24,12 +24,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import distributions, door
+from fastrl import arguments, distributions, door
 from fastrl import metrics as fm
 from fastrl.continuous_networks import box
 from fastrl.distributions import DiagonalNormal, SquashedNormal
 from fastrl.metrics import Metrics
 from fastrl.spaces import Box
+from fastrl.streaming import config as configs
 from fastrl.streaming import networks, statistics
 from fastrl.streaming import stream as streams
 from fastrl.streaming.networks import Network, Shape
@@ -68,9 +69,9 @@ class Config:
         object.__setattr__(self, "hidden_sizes", self.stream.hidden_sizes)
 
     @property
-    def stream(self) -> streams.Config:
+    def stream(self) -> configs.Config:
         """How the stream is seen: raw rewards, and a cut is no end."""
-        return streams.Config(
+        return configs.Config(
             self.num_steps, self.hidden_sizes, normalize_observation=self.normalize_observation,
             scale_reward=False, truncation="bootstraps", time_feature=self.time_feature,
         )  # fmt: skip
@@ -186,7 +187,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, streams.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from fastrl import door
+from fastrl.streaming import config as configs
 from fastrl.streaming import networks, recurrent_cells
 from fastrl.streaming import stream as streams
 from fastrl.streaming.networks import Network, Shape
@@ -25,8 +26,8 @@ from fastrl.types import Array, Key, Observation, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(streams.Config):
-    """The fields of `stream.Config` and these; a memory needs no time feature to count with."""
+class Config(configs.Config):
+    """The fields of `config.Config` and these; a memory needs no time feature to count with."""
 
     cell: CellName = "diagonal"
     memory_size: int = 32  # units: of the diagonal cell complex numbers

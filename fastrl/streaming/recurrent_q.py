@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fastrl import door
+from fastrl import arguments, door
 from fastrl.metrics import Metrics
 from fastrl.q_network import allowed, discrete, epsilon_greedy
 from fastrl.streaming import action_values, optimizers, recurrent
@@ -86,7 +86,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, streams.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)

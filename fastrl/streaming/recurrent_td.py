@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fastrl import door
+from fastrl import arguments, door
 from fastrl.metrics import Metrics
 from fastrl.streaming import recurrent, stream_td
 from fastrl.streaming import stream as streams
@@ -81,7 +81,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    reset = streams.checked(env, config, Config, reset)
+    reset = arguments.checked(env, config, Config, reset)
     if policy is not None:
         door.function("policy", policy, "lambda key, observation: action")
     return _make(env, config, reset, policy)

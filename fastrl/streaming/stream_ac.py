@@ -20,17 +20,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fastrl import distributions, door
+from fastrl import arguments, distributions, door
 from fastrl import metrics as fm
 from fastrl import networks as fastrl_networks
 from fastrl.distributions import Distribution
 from fastrl.metrics import Metrics
 from fastrl.spaces import Box, Space
+from fastrl.streaming import config as configs
 from fastrl.streaming import networks, optimizers
 from fastrl.streaming import stream as streams
+from fastrl.streaming.config import Numbers
 from fastrl.streaming.networks import Network
 from fastrl.streaming.optimizers import Optimizer
-from fastrl.streaming.stream import Numbers, Parts, Stream
+from fastrl.streaming.stream import Parts, Stream
 from fastrl.types import (
     Action,
     Algorithm,
@@ -46,8 +48,8 @@ from fastrl.types import (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(streams.Config):
-    """The fields of `stream.Config`; its sizes are those of policy and value, each."""
+class Config(configs.Config):
+    """The fields of `config.Config`; its sizes are those of policy and value, each."""
 
 
 class HParams(NamedTuple):
@@ -71,7 +73,7 @@ class HParams(NamedTuple):
 
 
 _LEAST_0 = door.Range(0.0)
-RANGES = streams.RANGES | {
+RANGES = configs.RANGES | {
     "learning_rate": _LEAST_0, "kappa_policy": _LEAST_0, "kappa_value": _LEAST_0,
     "step_size_policy": _LEAST_0, "step_size_value": _LEAST_0, "eta_policy": _LEAST_0,
     "eta_value": _LEAST_0,
@@ -130,7 +132,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, streams.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)
@@ -147,14 +149,14 @@ def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
     )  # fmt: skip
 
 
-def _optimizers(config: streams.Config, hparams: HParams) -> tuple[Optimizer, Optimizer]:
+def _optimizers(config: configs.Config, hparams: HParams) -> tuple[Optimizer, Optimizer]:
     """Of policy and value."""
     h = hparams
     policy = Numbers(h.learning_rate, h.kappa_policy, h.step_size_policy, h.eta_policy)
     value = Numbers(h.learning_rate, h.kappa_value, h.step_size_value, h.eta_value)
     return (
-        streams.optimizer(config, h, policy, policy=True),
-        streams.optimizer(config, h, value),
+        configs.optimizer(config, h, policy, policy=True),
+        configs.optimizer(config, h, value),
     )
 
 

@@ -20,10 +20,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fastrl import door
+from fastrl import arguments, door
 from fastrl.metrics import Metrics
 from fastrl.q_network import allowed, discrete, epsilon_greedy
 from fastrl.streaming import action_values, networks, optimizers
+from fastrl.streaming import config as configs
 from fastrl.streaming import stream as streams
 from fastrl.streaming.action_values import RANGES, HParams, Learner
 from fastrl.streaming.stream import Stream
@@ -31,8 +32,8 @@ from fastrl.types import Algorithm, Array, Env, Key, PyTree, Recipe, ResetFactor
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(streams.Config):
-    """The fields of `stream.Config` and this."""
+class Config(configs.Config):
+    """The fields of `config.Config` and this."""
 
     cut: Literal["after", "before"] = "after"  # where exploration clears the trace
 
@@ -59,7 +60,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    return _make(env, config, streams.checked(env, config, Config, reset))
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)

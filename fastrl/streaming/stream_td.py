@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fastrl import door, spaces
+from fastrl import arguments, door, spaces
 from fastrl.metrics import Metrics
+from fastrl.streaming import config as configs
 from fastrl.streaming import networks, optimizers
 from fastrl.streaming import stream as streams
+from fastrl.streaming.config import Numbers
 from fastrl.streaming.networks import Network
-from fastrl.streaming.stream import Numbers, Parts, Stream
+from fastrl.streaming.stream import Parts, Stream
 from fastrl.types import (
     Action,
     Algorithm,
@@ -40,8 +42,8 @@ Policy = Callable[[Key | None, Observation], Action]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(streams.Config):
-    """The fields of `stream.Config`, with wider layers."""
+class Config(configs.Config):
+    """The fields of `config.Config`, with wider layers."""
 
     hidden_sizes: tuple[int, ...] = (128, 128)
 
@@ -63,7 +65,7 @@ class HParams(NamedTuple):
 
 
 _LEAST_0 = door.Range(0.0)
-RANGES = streams.RANGES | {
+RANGES = configs.RANGES | {
     "learning_rate": _LEAST_0, "kappa": _LEAST_0, "step_size": _LEAST_0, "eta": _LEAST_0,
 }  # fmt: skip
 
@@ -105,7 +107,7 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    reset = streams.checked(env, config, Config, reset)
+    reset = arguments.checked(env, config, Config, reset)
     if policy is not None:
         door.function("policy", policy, "lambda key, observation: action")
     return _make(env, config, reset, policy)
@@ -125,14 +127,14 @@ def _make(env: Env, config: Config, reset: ResetFactory, policy: Policy | None) 
     )  # fmt: skip
 
 
-def value_network(config: streams.Config, shape: networks.Shape) -> Network:
+def value_network(config: configs.Config, shape: networks.Shape) -> Network:
     """The network of one value."""
     return networks.networks([shape], config.initializer, config.sparsity, config.layer_norm)[0]
 
 
-def optimizer(config: streams.Config, hparams: HParams) -> optimizers.Optimizer:
+def optimizer(config: configs.Config, hparams: HParams) -> optimizers.Optimizer:
     numbers = Numbers(hparams.learning_rate, hparams.kappa, hparams.step_size, hparams.eta)
-    return streams.optimizer(config, hparams, numbers)
+    return configs.optimizer(config, hparams, numbers)
 
 
 def _init(learner: _Learner, key: Key, hparams: HParams, task: Any) -> State:
