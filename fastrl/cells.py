@@ -32,9 +32,11 @@ class MemoryConfig:
     window: int = 32  # transformer: the newest entries that it attends to, itself included
     heads: int = 2  # transformer
     layers: int = 1  # transformer
+    sinks: int = 0  # transformer: learned keys and values beside those of the entries
 
     def __post_init__(self) -> None:
         door.choice("cell", self.cell, get_args(Cell))
+        door.integer("sinks", self.sinks, 0)
         for name in ("size", "window", "heads", "layers"):
             door.integer(name, getattr(self, name), 1)
         if self.cell == "transformer" and self.size % self.heads:

@@ -61,6 +61,9 @@ CASES = {
     "r2d2": Case("CartPole-v1", REPLAY | RECURRENT),
     "redq": Case("Pendulum-v1", REPLAY | {"num_critics": 3, "policy_delay": 2, "dropout": True}),
     "reinforce": Case("CartPole-v1", ON_POLICY),
+    "relic": Case(
+        "CartPole-v1", ON_POLICY | {"num_minibatches": 2, "num_updates": 2, "memory_size": 8}
+    ),
     "sac": Case("Pendulum-v1", REPLAY),
     "sac_discrete": Case("CartPole-v1", REPLAY),
     "sqirl": Case("CartPole-v1", SQIRL),

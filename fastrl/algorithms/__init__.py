@@ -27,6 +27,7 @@ _MODULES = {
     "r2d2": "fastrl.algorithms.r2d2",
     "redq": "fastrl.algorithms.redq",
     "reinforce": "fastrl.algorithms.reinforce",
+    "relic": "fastrl.algorithms.relic",
     "sac": "fastrl.algorithms.sac",
     "sac_discrete": "fastrl.algorithms.sac_discrete",
     "sqirl": "fastrl.algorithms.sqirl",

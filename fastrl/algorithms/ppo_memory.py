@@ -72,6 +72,7 @@ class Config:
     window: int = 32  # transformer: how many entries it remembers
     heads: int = 2  # transformer
     layers: int = 1  # transformer
+    sinks: int = 0  # transformer: learned keys and values beside those of the entries
     hidden_sizes: tuple[int, ...] = (64,)  # before the memory
     activation: Activation = "tanh"
     torso: Literal["mlp", "conv"] = "mlp"
@@ -99,7 +100,9 @@ class Config:
     @property
     def memory(self) -> MemoryConfig:
         """The memory's share of this."""
-        return MemoryConfig(self.cell, self.memory_size, self.window, self.heads, self.layers)
+        return MemoryConfig(
+            self.cell, self.memory_size, self.window, self.heads, self.layers, self.sinks
+        )
 
 
 class State(NamedTuple):
