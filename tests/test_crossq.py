@@ -9,7 +9,7 @@ from continuous_cases import Probes, Spaces, assert_close, batches, check_probes
 
 import fastrl
 from fastrl import crossq
-from fastrl.continuous_networks import BatchRenorm
+from fastrl.ensembles import BatchRenorm
 
 HPARAMS = crossq.HParams(
     learning_rate=0.02, critic_learning_rate=0.05, temperature_learning_rate=0.03, temperature=0.4,

@@ -15,8 +15,7 @@ from continuous_cases import (
 )
 
 import fastrl
-from fastrl import continuous_networks as networks
-from fastrl import redq
+from fastrl import ensembles, redq
 
 HPARAMS = redq.HParams(
     learning_rate=0.02, critic_learning_rate=0.05, temperature_learning_rate=0.03, tau=0.3,
@@ -80,10 +79,10 @@ def sampled(params, x, key):
 def test_dropout_drops_its_share_and_keeps_the_mean():
     """A rate that is the share kept, or a scale that is missing."""
     h = jnp.ones((2, 500, 40))
-    dropped = networks._dropped(fastrl.key(0), h, 0.2)
+    dropped = ensembles._dropped(fastrl.key(0), h, 0.2)
     assert float((dropped == 0).mean()) == pytest.approx(0.2, abs=0.01)
     assert float(dropped.mean()) == pytest.approx(1.0, abs=0.02)
-    np.testing.assert_array_equal(networks._dropped(fastrl.key(0), h, 0.0), h)
+    np.testing.assert_array_equal(ensembles._dropped(fastrl.key(0), h, 0.0), h)
 
 
 def test_droq_is_a_config():

@@ -21,14 +21,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl import arguments, distributions, door
-from fastrl import continuous_networks as networks
+from fastrl import arguments, distributions, door, ensembles
 from fastrl import metrics as fm
 from fastrl.algorithms import continuous, off_policy, ranges, soft_policy
 from fastrl.algorithms.continuous import Agent
 from fastrl.algorithms.off_policy import Learner
 from fastrl.algorithms.replay import Batch
 from fastrl.algorithms.soft_policy import Learned, SoftPolicy
+from fastrl.continuous_networks import width
 from fastrl.distributions import Categorical
 from fastrl.metrics import Metrics
 from fastrl.networks import encoder, split_views
@@ -68,8 +68,8 @@ class _Parts(NamedTuple):
     """What is closed over; both networks are of an observation `[..., *]`."""
 
     config: Config
-    actor: networks.Ensemble
-    critic: networks.Ensemble
+    actor: ensembles.Ensemble
+    critic: ensembles.Ensemble
     actor_input: Any  # observation -> [..., D]
     critic_input: Any
 
@@ -99,13 +99,13 @@ def agent(env: Env, config: Config) -> Agent:
         raise ValueError(f"the actions are {actions}: sac_discrete needs Discrete ones; see sac")
     actor_view, critic_view, _ = split_views(env.observation_space(task))
     network = functools.partial(
-        networks.EnsembleConfig, hidden_sizes=config.hidden_sizes, num_outputs=actions.n,
+        ensembles.EnsembleConfig, hidden_sizes=config.hidden_sizes, num_outputs=actions.n,
         activation=config.activation,
     )  # fmt: skip
     parts = _Parts(
         config,
-        networks.ensemble(networks.width(actor_view), network(1)),
-        networks.ensemble(networks.width(critic_view), network(config.num_critics)),
+        ensembles.ensemble(width(actor_view), network(1)),
+        ensembles.ensemble(width(critic_view), network(config.num_critics)),
         lambda observation: encoder(actor_view)(split_views(observation)[0]),
         lambda observation: encoder(critic_view)(split_views(observation)[1]),
     )

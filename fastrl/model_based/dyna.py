@@ -21,9 +21,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fastrl import buffers, door, networks, optim
+from fastrl import arguments, buffers, door, networks, optim
 from fastrl import metrics as fm
-from fastrl import reset as resets
 from fastrl.metrics import Metrics
 from fastrl.model_based import losse, mlp_model, planning
 from fastrl.model_based import model as models
@@ -41,7 +40,6 @@ from fastrl.types import (
     Observation,
     PyTree,
     Recipe,
-    Reset,
     ResetFactory,
     Scalar,
 )
@@ -144,17 +142,12 @@ def make(
 
     Raises TypeError or ValueError for what does not fit, before anything is compiled.
     """
-    door.environment(env)
-    door.record("config", config, Config)
-    reset = reset or resets.default(env)
-    door.function("reset", reset, "fastrl.reset.pool")
-    return _make(env, config, reset)
+    return _make(env, config, arguments.checked(env, config, Config, reset))
 
 
 @functools.lru_cache(maxsize=256)
 def _make(env: Env, config: Config, reset: ResetFactory) -> Algorithm:
-    starts = reset(env)
-    door.record("what reset(env) returns", starts, Reset)
+    starts = arguments.starts(env, reset)
     plans = planner(env, config)
     parts = _Parts(config, VecEnv(env, 1, starts), plans)
 
