@@ -158,7 +158,9 @@ def snapshots(env: Env, states: PyTree, observations: PyTree, share: float = 1.0
 
 
 def default(env: Env) -> ResetFactory:
-    """What suits `env`: `fresh`, or where it says that its reset is dear, `pool` or `cached`."""
+    """What suits `env`: its own `default_reset`, or `fresh`; `pool` or `cached` for dear resets."""
+    if own := getattr(env, "default_reset", None):
+        return own
     dear = getattr(env, "dear_reset", False)
     if not dear or hasattr(env, "reset_where"):
         return fresh

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastrl
+from fastrl import reset
 from fastrl.check_env import check_env
 from fastrl.envs.classic import CartPole
 from fastrl.envs.continual import Corners
@@ -128,7 +129,7 @@ def test_a_stream_learner_follows_a_goal_that_switches():
         num_steps=200, hidden_sizes=(), initializer="dense", time_feature=False,
         normalize_observation=False,
     )  # fmt: skip
-    algorithm = stream_q.make(env, config, reset=lifelong)
+    algorithm = stream_q.make(env, config)  # whose starts are those of `lifelong`
     hparams = stream_q.HParams(gamma=0.9, epsilon=0.1, final_epsilon=0.1)
     state, metrics = jax.jit(fastrl.run(algorithm, 8_000))(
         jax.random.key(0), hparams, env.default_params()
@@ -140,6 +141,16 @@ def test_a_stream_learner_follows_a_goal_that_switches():
     at = env.default_params()._replace
     assert fastrl.evaluate(algorithm, state, params=at(age=4_000), episodes=50).mean_length < 3.0
     assert int(state.stream.memory) == 8_000
+
+
+def test_learners_age_by_default():
+    """`continual/` tasks that never change, unless one knows the right Reset."""
+    for env in (
+        fastrl.make("continual/DriftingCartPole-v0"),
+        TimeLimit(PermutedObservations(GOALS, 5), 9),
+    ):
+        assert reset.default(env) is lifelong
+    assert reset.default(CartPole()) is reset.fresh
 
 
 def test_ages_are_set_within_other_transforms():

@@ -19,8 +19,8 @@ MASK = "action_mask"  # a field of observations that transforms leave as it is
 class Transform:
     """An environment that is `env` in everything; subclasses override what they change.
 
-    `version`, `dear_reset`, `render`, `render_html` and `sample_level` are those of `env`, and are
-    there only if `env` has them.  Subclasses validate themselves in `_check`.
+    `version`, `dear_reset`, `default_reset`, `render`, `render_html` and `sample_level` are those
+    of `env`, and are there only if `env` has them.  Subclasses validate themselves in `_check`.
     """
 
     env: Any
@@ -35,7 +35,7 @@ class Transform:
             callable(getattr(inner, name, None)) for name in ("default_params", "reset", "step")
         ):
             raise ValueError(f"{type(self).__name__}(env={inner!r:.80}): needs an environment")
-        for name in ("version", "dear_reset"):
+        for name in ("version", "dear_reset", "default_reset"):
             if hasattr(inner, name):
                 object.__setattr__(self, name, getattr(inner, name))
         # Attributes of the instance, since a class with these methods would claim to draw.

@@ -4,11 +4,12 @@ What is now depends on the age of the stream in steps, over all episodes: `param
 the start of the episode, and the steps since then.  A change may come in the middle of an episode.
 
 `lifelong` is the Reset that lets a stream age: each episode starts at the age that was reached.
-With any other Reset every episode starts at `params.age`, 0 unless set, which is how a policy is
-evaluated on the world of a certain age: `evaluate(..., params=params._replace(age=30_000))`.
+Learners take it for these worlds by default.  With any other Reset every episode starts at
+`params.age`, 0 unless set, which is how a policy is evaluated on the world of a certain age:
+`evaluate(..., params=params._replace(age=30_000))`.
 
     env = Changing(CartPole(), {"gravity": (9.8, 20.0)}, period=10_000)
-    algorithm = stream_q.make(env, reset=lifelong)
+    algorithm = stream_q.make(env)
 """
 
 import dataclasses
@@ -26,7 +27,18 @@ from fastrl.registry import unknown
 from fastrl.spaces import Box, Discrete, Space
 from fastrl.transforms.base import Transform, leaf_spaces, map_spaces
 from fastrl.transforms.episode import check_count
-from fastrl.types import Action, Array, Env, Key, Observation, Pool, PyTree, Reset, Step
+from fastrl.types import (
+    Action,
+    Array,
+    Env,
+    Key,
+    Observation,
+    Pool,
+    PyTree,
+    Reset,
+    ResetFactory,
+    Step,
+)
 
 
 class Life(NamedTuple):
@@ -34,6 +46,32 @@ class Life(NamedTuple):
 
     env: Any
     time: Array  # int32, steps of this episode
+
+
+def lifelong(env: Env) -> Reset:
+    """Every episode starts at the age that the stream has reached, by `env.reset` there.
+
+    For environments with a `Changing` or `PermutedObservations` anywhere in them, and learners of
+    any number of environments: they age together.  Raises ValueError where nothing ages.
+    """
+    if not _ages(env):
+        raise ValueError(
+            f"lifelong: nothing in {type(env).__name__} changes with age: put a Changing or "
+            "PermutedObservations around it"
+        )
+
+    def init(key: Key, params: Any, num_envs: int) -> PyTree:
+        return jnp.int32(-1)  # the first draw is at age 0, and then there is one at every step
+
+    def draw(key: Key, memory: PyTree, params: Any, done: Array) -> Pool:
+        age = memory + 1
+        aged = jax.tree.map(jnp.asarray, at_age(env, params, age))
+        keys = jax.random.split(key, done.shape[0])
+        state, observation = jax.vmap(env.reset, (0, None))(keys, aged)
+        each = jax.tree.map(lambda x: jnp.broadcast_to(x, (*done.shape, *x.shape)), aged)
+        return Pool(age, each, state, observation)
+
+    return Reset(init, draw, per_env_params=True)
 
 
 class ChangingParams(NamedTuple):
@@ -61,6 +99,7 @@ class Changing(Transform):
 
     own_state: ClassVar[bool] = True
     own_params: ClassVar[bool] = True
+    default_reset: ClassVar[ResetFactory] = staticmethod(lifelong)
 
     def _check(self) -> None:
         check_count(self, "period")
@@ -142,6 +181,7 @@ class PermutedObservations(Transform):
 
     own_state: ClassVar[bool] = True
     own_params: ClassVar[bool] = True
+    default_reset: ClassVar[ResetFactory] = staticmethod(lifelong)
 
     def _check(self) -> None:
         check_count(self, "period")
@@ -190,32 +230,6 @@ class PermutedObservations(Transform):
             return x.reshape(-1)[order].reshape(x.shape)
 
         return map_spaces(permuted, self.env.observation_space(params.env), observation)
-
-
-def lifelong(env: Env) -> Reset:
-    """Every episode starts at the age that the stream has reached, by `env.reset` there.
-
-    For environments with a `Changing` or `PermutedObservations` anywhere in them, and learners of
-    any number of environments: they age together.  Raises ValueError where nothing ages.
-    """
-    if not _ages(env):
-        raise ValueError(
-            f"lifelong: nothing in {type(env).__name__} changes with age: put a Changing or "
-            "PermutedObservations around it"
-        )
-
-    def init(key: Key, params: Any, num_envs: int) -> PyTree:
-        return jnp.int32(-1)  # the first draw is at age 0, and then there is one at every step
-
-    def draw(key: Key, memory: PyTree, params: Any, done: Array) -> Pool:
-        age = memory + 1
-        aged = jax.tree.map(jnp.asarray, at_age(env, params, age))
-        keys = jax.random.split(key, done.shape[0])
-        state, observation = jax.vmap(env.reset, (0, None))(keys, aged)
-        each = jax.tree.map(lambda x: jnp.broadcast_to(x, (*done.shape, *x.shape)), aged)
-        return Pool(age, each, state, observation)
-
-    return Reset(init, draw, per_env_params=True)
 
 
 def at_age(env: Any, params: Any, age: Array | int) -> Any:
