@@ -1,0 +1,279 @@
+"""Learning a reward over lifetimes, by the gradient through an agent's updates (Zheng et al. 2020).
+
+"What Can Learned Intrinsic Rewards Capture?", arXiv:1912.05500.  Many agents live side by side,
+each on a task of its own, which they learn from the rewards of `fastrl.meta.intrinsic`.  What is
+maximised is what the *task* pays in the whole of a life, whatever episodes it consists of:
+
+    J(eta) = E [ sum over the life of gamma^t r_t ]
+    g = mean over lives of  sum_k sum_t A_t d/d eta log pi_{theta_k(eta)}(a_t | s_t)
+    theta_{k+1} = theta_k + a policy gradient on rollout k with the rewards of eta
+
+An iteration lets every agent make `window` updates; theta_k depends on eta by the updates of the
+window, and the gradient ends where the window begins.  A_t are generalised advantages of the life:
+no end of an episode cuts them, and what follows the window is estimated by a value function of the
+agent's history, recurrent like the reward and learned together with it.  It is shared by all lives,
+as it must know what agents do later.  So a reward that makes agents look for something now is
+credited with what they gain from it episodes later.
+
+The machinery is that of `fastrl.meta.meta_gradient`: lives in chunks and on devices, those that
+diverge left out and replaced, the curriculum that says who gets which task.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fastrl import door, returns
+from fastrl import metrics as fm
+from fastrl.cells import Gru, MemoryConfig
+from fastrl.meta import intrinsic, meta_gradient
+from fastrl.meta.intrinsic import Learner
+from fastrl.meta.lpg_agent import ROLLOUT
+from fastrl.meta.meta_gradient import Sampler, State
+from fastrl.meta.meta_gradient_lives import CurriculumFactory
+from fastrl.meta.meta_gradient_windows import Windows
+from fastrl.metrics import Metrics
+from fastrl.types import Algorithm, Array, Key, PyTree, Scalar, Transition
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What shapes the program."""
+
+    num_lives: int = 64
+    chunk: int = 0  # lives side by side; 0: all of a device
+    devices: int = 1  # over which the lives are spread
+    window: int = 5  # K: updates that a gradient goes through
+    lifetime: int = 50  # updates of an agent
+    stagger: bool = True  # the first lives end one after the other
+    value_size: int = 32  # of the memory of the value function
+
+    def __post_init__(self) -> None:
+        for name in ("num_lives", "window", "devices", "lifetime", "value_size"):
+            door.integer(name, getattr(self, name), 1)
+        door.integer("chunk", self.chunk, 0)
+        door.flag("stagger", self.stagger)
+        if self.lifetime % self.window:
+            raise ValueError(
+                f"lifetime={self.lifetime} is not divisible by window={self.window}: "
+                "a life consists of whole windows"
+            )
+        if self.num_lives % (max(self.chunk, 1) * self.devices):
+            raise ValueError(
+                f"num_lives={self.num_lives} is not divisible by chunk * devices = "
+                f"{max(self.chunk, 1)} * {self.devices}"
+            )
+
+
+class HParams(NamedTuple):
+    """Traced numbers: another value compiles nothing."""
+
+    learning_rate: Scalar = 1e-3  # of Adam, for reward and value
+    max_grad_norm: Scalar = float("inf")
+    gamma: Scalar = 0.99  # of the lifetime's return
+    gae_lambda: Scalar = 0.95
+    value_coefficient: Scalar = 0.5
+    policy_entropy: Scalar = 0.01  # of the agents' policies: what is added to J for it
+    inner: intrinsic.HParams = intrinsic.HParams()  # its `objective` is replaced
+
+
+_SHARE = door.Range(0.0, 1.0)
+RANGES = {
+    "learning_rate": door.Range(0.0), "max_grad_norm": door.Range(0.0, open=True),
+    "gamma": _SHARE, "gae_lambda": _SHARE, "value_coefficient": door.Range(0.0),
+}  # fmt: skip
+
+
+class Eta(NamedTuple):
+    """What is learned."""
+
+    reward: PyTree  # the `objective` of agents
+    value: PyTree
+
+
+class Lives(NamedTuple):
+    """Agents under way. Leaves are `[L, ...]`."""
+
+    state: intrinsic.State
+    history: PyTree  # memory of the value function
+    task: Any
+    lifetime: Array  # int32, in updates
+    age: Array  # int32: updates so far
+    end: Array  # int32: the age at which it ends; below `lifetime` where starts are staggered
+
+
+def make(
+    learner: Learner, config: Config = Config(), *, sampler: Sampler | None = None,
+    curriculum: CurriculumFactory | None = None,
+) -> Algorithm[HParams, State]:  # fmt: skip
+    """Learns the reward of `learner`, an `intrinsic.learner(env, ...)`.
+
+        learner = intrinsic.learner(env, lpg_agent.Config(num_envs=1, num_steps=16))
+        outer = intrinsic_meta.make(learner, sampler=sampler)
+        state = fastrl.train(outer, steps=1e7)
+        hparams = intrinsic.HParams(objective=state.eta.reward)  # for learner.algorithm
+
+    `sampler(key, task)` draws the task of a life, by default with `env.sample_level(key)` where
+    there is one, else the outer task; a `curriculum` goes before it.
+    Raises ValueError or TypeError for what does not fit, before anything is compiled.
+    """
+    door.record("learner", learner, Learner)
+    door.record("config", config, Config)
+    teacher = curriculum or meta_gradient._independent(learner.algorithm, sampler)
+    return _make(learner, config, teacher)
+
+
+@functools.lru_cache(maxsize=64)
+def _make(learner: Learner, config: Config, teacher: CurriculumFactory) -> Algorithm:
+    life = Life(learner, _value(learner, config.value_size), config.window, config.lifetime)
+    teaching: Any = life  # what a curriculum asks of a life is its inner algorithm
+    curriculum = teacher(teaching)
+    windows: Any = Windows(teaching, config.chunk or config.num_lives // config.devices,
+                           config.devices)  # fmt: skip
+    parts: Any = meta_gradient._Parts(config, windows, curriculum)  # type: ignore[arg-type]
+
+    def init(key: Key, hparams: HParams, task: Any) -> State:
+        key, reward_key, value_key, task_key, live_key = jax.random.split(key, 5)
+        eta = Eta(learner.network.init(reward_key), life.value.init(value_key))
+        own = meta_gradient._own(learner.algorithm, task)
+        memory, tasks = curriculum.init(task_key, config.num_lives, own)
+        keys = jax.random.split(live_key, config.num_lives)
+        lives = windows.begin(eta, hparams, keys, tasks)
+        if config.stagger:
+            lives = lives._replace(end=meta_gradient._staggered(lives.lifetime, config.window))
+        optimizer = meta_gradient._optimizer(hparams).init(eta)  # type: ignore[arg-type]
+        return State(key, eta, optimizer, lives, memory)
+
+    def check(hparams: HParams) -> None:
+        door.ranges(hparams, RANGES)
+        learner.algorithm.check(hparams.inner)
+
+    steps = config.num_lives * config.window * learner.algorithm.steps_per_iteration
+    return Algorithm(
+        init, functools.partial(meta_gradient._iterate, parts), meta_gradient._no_policy, steps,
+        HParams(), parameters=lambda state: state.eta, check=check,
+    )  # fmt: skip
+
+
+class Value(NamedTuple):
+    """What a life is expected to gain from a step on."""
+
+    init: Callable[[Key], PyTree]
+    # (params, history, x [S, N, D], seen [S + 1, N, E]) -> history, values [S + 1, N]
+    unroll: Callable[[PyTree, PyTree, Array, Array], tuple[PyTree, Array]]
+    initial_history: Callable[[int], PyTree]
+
+
+class _Value(nn.Module):
+    """A head on the memory of the steps before and what is seen, before and after every step."""
+
+    config: MemoryConfig
+
+    @nn.compact
+    def __call__(self, history: PyTree, x: Array, seen: Array) -> tuple[PyTree, Array]:
+        going = jnp.zeros(x.shape[:-1], bool)
+        after, h = Gru(self.config, name="memory")(history, x, going)
+        before = jnp.concatenate([history[0][None], h])
+        hidden = nn.Dense(self.config.size, name="hidden")(jnp.concatenate([before, seen], -1))
+        return after, nn.Dense(1, name="head")(jnp.tanh(hidden))[..., 0]
+
+
+def _value(learner: Learner, size: int) -> Value:
+    config = MemoryConfig("gru", size)
+    module, env = _Value(config), learner.algorithm.env
+    width = intrinsic.input_size(env, learner.inputs)
+    sight = intrinsic.input_size(env, lambda t: learner.encode(t.observation)) + 1
+    apply: Callable[..., Any] = module.apply
+
+    def init(key: Key) -> PyTree:
+        x, seen = jnp.zeros((1, 1, width)), jnp.zeros((2, 1, sight))
+        return module.init(key, config.initial_carry((1,)), x, seen)
+
+    return Value(init, apply, lambda n: config.initial_carry((n,)))
+
+
+class Life(NamedTuple):
+    """How lives are led: what stays while eta, keys and tasks change."""
+
+    learner: Learner
+    value: Value
+    window: int
+    lifetime: int
+
+    @property
+    def inner(self) -> Algorithm:
+        """The agent."""
+        return self.learner.algorithm
+
+    def begin(self, key: Key, eta: Eta, hparams: intrinsic.HParams, task: Any) -> Lives:
+        """A new agent on `task`. Consumes `key`."""
+        state = self.inner.init(key, _installed(hparams, eta), task)
+        num_envs = jax.tree.leaves(state.memory)[0].shape[0]
+        lifetime = jnp.int32(self.lifetime)
+        history = self.value.initial_history(num_envs)
+        return Lives(state, history, task, lifetime, jnp.int32(0), lifetime)
+
+    def loss(self, eta: Eta, life: Lives, hparams: HParams) -> tuple[Array, tuple[Lives, Metrics]]:
+        """The loss of one window of one life, and the life after it.
+
+            L = - mean log pi_{theta_k}(a | s) A + c 1/2 mean (V - G)^2 - b mean H(pi_{theta_k})
+
+        with advantages A and their targets G as constants.
+        """
+        life = jax.lax.stop_gradient(life)
+        state, (t, log_prob, entropy), metrics = self._window(eta, life, hparams)
+        over = life.age + self.window >= life.lifetime
+        history, values = self._values(eta, life, t, state)
+        known = jax.lax.stop_gradient(values)
+        never = jnp.zeros(t.reward.shape, bool)
+        advantage = returns.gae(
+            t.reward, known[:-1], known[1:], never.at[-1].set(over), never,
+            hparams.gamma, hparams.gae_lambda,
+        )  # fmt: skip
+        policy_loss = -(log_prob * advantage).mean()
+        value_loss = 0.5 * ((values[:-1] - known[:-1] - advantage) ** 2).mean()
+        loss = policy_loss + hparams.value_coefficient * value_loss
+        loss = loss - hparams.policy_entropy * entropy.mean()
+        told = {"loss": loss, "policy_loss": policy_loss, "value_loss": value_loss}
+        metrics = {f"inner_{name}": m for name, m in fm.fold(metrics).items()}
+        metrics |= {name: fm.mean(x) for name, x in told.items()}
+        life = life._replace(state=state, history=history, age=life.age + self.window)
+        return loss, jax.lax.stop_gradient((life, metrics))
+
+    def _window(self, eta: Eta, life: Lives, hparams: HParams) -> Any:
+        """K updates: the state after them, and of all K T steps `[K T, N]` what happened, the
+        log-probability of what was done and the entropy under the policy of the time."""
+        own = _installed(hparams.inner, eta)
+
+        def update(state: intrinsic.State, _: None) -> tuple[intrinsic.State, Any]:
+            after, t, metrics = self.learner.collect(state, life.task)
+            policy = self.learner.policy(state, t.observation)
+            after, update_metrics = self.learner.learn(after, t, own)
+            steps = t, policy.log_prob(t.action), policy.entropy()
+            return after, (steps, metrics | update_metrics)
+
+        policy = jax.checkpoint_policies.save_only_these_names(ROLLOUT)
+        update = jax.checkpoint(update, policy=policy, prevent_cse=False)
+        state, (steps, metrics) = jax.lax.scan(update, life.state, length=self.window)
+        return state, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps), metrics
+
+    def _values(
+        self, eta: Eta, life: Lives, t: Transition, after: intrinsic.State
+    ) -> tuple[PyTree, Array]:
+        """The value function's memory after the window; values `[S + 1, N]` in it and after it."""
+        encode = self.learner.encode
+        seen = jnp.concatenate([encode(t.observation), encode(after.agent.env.observation)[None]])
+        steps, num_envs = t.reward.shape
+        passed = life.age + self.window * jnp.arange(steps + 1) / steps
+        share = jnp.broadcast_to((passed / life.lifetime)[:, None, None], (steps + 1, num_envs, 1))
+        seen = jnp.concatenate([seen, share.astype(seen.dtype)], axis=-1)
+        return self.value.unroll(eta.value, life.history, self.learner.inputs(t), seen)
+
+
+def _installed(hparams: intrinsic.HParams, eta: Eta) -> intrinsic.HParams:
+    return hparams._replace(objective=eta.reward)
