@@ -44,6 +44,7 @@ CASES = {
     "avg": Case("Pendulum-v1", {"num_steps": 32, "hidden_sizes": (8,)}),
     "crossq": Case("Pendulum-v1", REPLAY | {"critic_hidden_sizes": (8,)}),
     "ddpg": Case("Pendulum-v1", REPLAY),
+    "disco_agent": Case("CartPole-v1", ON_POLICY | {"model_size": 4, "head_sizes": (8,)}),
     "dqn": Case("CartPole-v1", REPLAY | {"prioritised": True, "n_step": 3}, quick=True),
     "dyna": Case(
         "CartPole-v1",

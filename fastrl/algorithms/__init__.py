@@ -15,6 +15,7 @@ _MODULES = {
     "avg": "fastrl.streaming.avg",
     "crossq": "fastrl.algorithms.crossq",
     "ddpg": "fastrl.algorithms.ddpg",
+    "disco_agent": "fastrl.meta.disco_agent",
     "dqn": "fastrl.algorithms.dqn",
     "dyna": "fastrl.model_based.dyna",
     "impala": "fastrl.algorithms.impala",

@@ -26,7 +26,10 @@ from fastrl.registry import unknown
 from fastrl.types import Array, Key, PyTree
 
 # The rule's class: a frozen dataclass with `init(key)` that is an `Objective` when called.
-RULES = {"lpo": "fastrl.meta.lpo:LPO", "lpg": "fastrl.meta.lpg:LPG"}
+RULES = {
+    "disco": "fastrl.meta.disco:Disco", "lpg": "fastrl.meta.lpg:LPG",
+    "lpo": "fastrl.meta.lpo:LPO",
+}  # fmt: skip
 FOLDER = "objective"
 _OF_ETA = ("drift", "memory", "targets", "loss")  # functions of a rule whose first argument is eta
 
