@@ -114,13 +114,17 @@ class Table:
     """Aligned lines of the rows of a run of `total` steps with these `metrics`."""
 
     def __init__(self, total: int, metrics: Sequence[str]) -> None:
-        known = {"return": "episode_return", "length": "episode_length"}
+        plays = "episode_return" in metrics  # or else it learns from learners
+        known = {
+            "return": "episode_return", "length": "episode_length", "fitness": "fitness",
+            "inner return": "inner_episode_return",
+        }  # fmt: skip
         losses = [name for name in metrics if "loss" in name][:MAX_LOSSES]
         self._total = total
         self._columns = (  # heading -> field of a row
             {"iteration": "iteration", "steps": "steps"}
             | {head: name for head, name in known.items() if name in metrics}
-            | {"evaluation": "evaluation_return"}
+            | ({"evaluation": "evaluation_return"} if plays else {})
             | {name: name for name in losses}
             | {"steps/s": "steps_per_second"}
         )

@@ -55,7 +55,7 @@ def meta_train(argv: Sequence[str]) -> int:
         run_dir=folder, resume=resumes, progress=not flags.quiet,
         config_text=meta_config.dumps(meta), **dataclasses.asdict(meta.train),
     )  # fmt: skip
-    _finish(built, state, folder)
+    _finish(built, state, folder, meta_config.CURVES[meta.learner])
     return 0
 
 
@@ -139,15 +139,15 @@ def _folder(meta: MetaConfig, run_dir: str) -> Path:
     return next(p for t in tries if not (p := Path("runs") / t).exists())
 
 
-def _finish(built: meta_config.Built, state: Any, folder: Path) -> None:
+def _finish(built: meta_config.Built, state: Any, folder: Path, metric: str) -> None:
     """Saves the objective, draws, and says where everything is."""
     from fastrl.meta import library
     from fastrl.meta import picture as pictures
 
     eta = built.algorithm.parameters(state)
     print(f"objective   {library.save(folder, built.rule, eta)}")
-    curve = RunFolder(folder).pictures / "fitness.png"
-    print(f"picture     {picture([folder], curve, 'fitness')}")
+    curve = RunFolder(folder).pictures / f"{metric}.png"
+    print(f"picture     {picture([folder], curve, metric)}")
     if callable(getattr(built.rule, "drift", None)):
         drift = RunFolder(folder).pictures / "drift.png"
         print(f"            {pictures.draw(built.rule, eta, drift)}")

@@ -35,6 +35,7 @@ LEARNERS = {
     "meta_evolution": "fastrl.meta.evolution",
     "meta_gradient": "fastrl.meta.meta_gradient",
 }
+CURVES = {"meta_evolution": "fitness", "meta_gradient": "inner_episode_return"}  # to draw
 _TOP = {"rule": str, "learner": str, "steps": int, "seed": int}
 _TABLES = ("settings", "inner", "tasks", "fitness", "config", "hparams", "train")
 _NOT_INNER = ("steps", "seed", "devices", "train", "objective", "task")
