@@ -4,6 +4,7 @@ python bench/environments.py --json stepping.jsonl
 python bench/environments.py --env CartPole-v1 --num-envs 1024 --peers gymnax
 python bench/environments.py --env all --num-envs 1024
 python bench/environments.py --env all --num-envs 1024 --per-env
+python bench/environments.py --env CartPole-v1 --num-envs 1024 --costs
 """
 
 import sys
@@ -19,8 +20,16 @@ from fastrl import registry
 ENVS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0")
 PROGRAMS = {
     "gymnax": "peer_gymnax", "gymnasium": "peer_gymnasium", "navix": "peer_navix",
-    "xminigrid": "peer_xminigrid", "shared": "own_stepping",
+    "xminigrid": "peer_xminigrid",
+    **dict.fromkeys(("shared", "threefry", "pool", "cached", "none"), "own_stepping"),
 }  # fmt: skip
+# fastrl with something else: what `--costs` compares with. "none" never draws a start.
+COSTS = {
+    "threefry": {"keys": "threefry2x32"},
+    "pool": {"reset": "pool"},
+    "cached": {"reset": "cached"},
+    "none": {"reset": "none"},
+}
 ROLLOUT = 2**20  # environment steps of one call, of all environments together
 # What gymnax has, by its name. Its MinAtar has the minimal actions.
 GYMNAX = {
@@ -56,12 +65,19 @@ def main(arguments: list[str] | None = None) -> int:
         "--per-env", action="store_true",
         help="params of its own for every environment, against one set for all",
     )  # fmt: skip
+    parser.add_argument(
+        "--costs", action="store_true",
+        help="against JAX's own keys, against other Resets, and against no resets at all",
+    )  # fmt: skip
     parsed = parser.parse_args(arguments)
     chosen = options.options(parsed)
     report = Report("Stepping with random actions", chosen)
     for env in names(parsed.env):
         for num_envs in chosen.num_envs or (1024, 8192):
-            report.add(*compare(env, num_envs, parsed.store, parsed.per_env, chosen))
+            against = found(env, parsed.per_env, parsed.costs)
+            settings = dict.fromkeys(("per_env", "traced"), parsed.per_env)
+            settings["store"] = parsed.store
+            report.add(*compare(env, num_envs, settings, against, chosen))
     report.close()
     return 0
 
@@ -76,19 +92,26 @@ def names(asked: list[str]) -> list[str]:
     return [n for name in asked for n in groups.get(name, [name])]
 
 
-def compare(env: str, num_envs: int, store: bool, per_env: bool, chosen: Options) -> list[dict]:
+def compare(
+    env: str, num_envs: int, extra: dict[str, bool], against: list[arena.Rival], chosen: Options
+) -> list[dict]:
     """The rows of one environment at one size."""
     rollout = next((n for prefix, n in SLOW.items() if env.startswith(prefix)), ROLLOUT)
     settings = {
-        "env": env, "num_envs": num_envs, "seconds": chosen.seconds, "seed": 0, "store": store,
-        "steps": chosen.steps or max(1, rollout // num_envs), "per_env": per_env,
-        "options": OPTIONS.get(env, {}),
+        "env": env, "num_envs": num_envs, "seconds": chosen.seconds, "seed": 0, **extra,
+        "steps": chosen.steps or max(1, rollout // num_envs), "options": OPTIONS.get(env, {}),
     }  # fmt: skip
-    case = f"{env}, {num_envs} envs" + (", stored" if store else "")
-    found = [arena.Rival("shared", PROGRAMS["shared"], extra={"per_env": False})]
-    if not per_env:
-        found = rivals(env)
-    return arena.meet("stepping", case, settings, "own_stepping", found, chosen)
+    case = f"{env}, {num_envs} envs" + (", stored" if extra["store"] else "")
+    return arena.meet("stepping", case, settings, "own_stepping", against, chosen)
+
+
+def found(env: str, per_env: bool, costs: bool) -> list[arena.Rival]:
+    """With whom `env` is compared: fastrl with something else, or who else has it."""
+    if costs:
+        return [arena.Rival(n, PROGRAMS[n], extra=extra) for n, extra in COSTS.items()]
+    if per_env:
+        return [arena.Rival("shared", PROGRAMS["shared"], extra={"per_env": False})]
+    return rivals(env)
 
 
 def rivals(env: str) -> list[arena.Rival]:

@@ -33,7 +33,8 @@ class Peer:
 
 _JAX = ("jax", "flax", "optax")
 PEERS = {
-    "shared": Peer((), "fastrl", own=True),  # fastrl itself, with other settings
+    # fastrl itself, with other settings
+    **{n: Peer((), "fastrl", own=True) for n in ("shared", "threefry", "pool", "cached", "none")},
     "gymnax": Peer(("gymnax==1.0.1", "six", *_JAX), "gymnax"),
     "gymnasium": Peer(("gymnasium==1.4.0", "numpy"), "gymnasium"),
     "navix": Peer(("navix==0.7.4", *_JAX), "navix"),

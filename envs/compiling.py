@@ -114,7 +114,7 @@ def fold(pairs: Array) -> Array:
 
 def once(i: Array) -> Array:
     """`i`, an integer of 0 .. 4095, as the same float32: exact, since its square is."""
-    return jnp.sqrt((i * i).astype(jnp.float32))
+    return jnp.sqrt(jnp.asarray(i * i, jnp.float32))
 
 
 def put(vector: Array, value: Array, at: int) -> Array:

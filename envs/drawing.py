@@ -6,6 +6,7 @@ averaged down. World coordinates have y upwards; lengths and widths are in world
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -112,6 +113,45 @@ class Canvas:
 
     def _thick(self, width: float) -> int:
         return max(1, round(width * self._scale))
+
+
+def board(
+    shades: np.ndarray, discs: Sequence[tuple[tuple[int, int], float, Colour]], pixels: int = 40
+) -> np.ndarray:
+    """Cells, darker where `shades` `[rows, columns]` are greater, and `discs` on them.
+
+    A disc is a cell (row, column), a radius in widths of a cell and a colour. Returns uint8
+    `[rows * pixels, columns * pixels, 3]`.
+    """
+    rows, columns = shades.shape
+    canvas = Canvas(columns * pixels, rows * pixels, left=0, right=columns, bottom=0)
+    strength = shades / max(float(np.abs(shades).max()), 1e-6)
+    light, dark = np.array((238, 240, 236)), np.array((150, 172, 144))
+    for (row, column), share in np.ndenumerate(np.clip(strength, 0.0, 1.0)):
+        r, g, b = np.rint(light + share * (dark - light)).astype(int).tolist()
+        canvas.box((column + 0.5, rows - row - 0.5), 0.94, 0.94, 0.1, (r, g, b))
+    for (row, column), radius, colour in discs:
+        canvas.disc((column + 0.5, rows - row - 0.5), radius, colour)
+    return canvas.image()
+
+
+def bars(values: Sequence[Any] | np.ndarray, greatest: float = 0.0) -> np.ndarray:
+    """A bar for each of `values` from the zero line, the best in orange: uint8 `[300, 400, 3]`.
+
+    The scale takes in all of them, and `greatest`.
+    """
+    values = np.asarray(values, np.float32)
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), greatest)
+    unit = 0.85 * 3.0 / max(high - low, 1e-6)
+    zero = 0.2 - low * unit
+    canvas = Canvas(400, 300, left=0.0, right=4.0, bottom=0.0)
+    pitch = 3.6 / len(values)
+    for i, value in enumerate(values.tolist()):
+        colour = ORANGE if i == int(values.argmax()) else BLUE
+        x, middle = 0.2 + (i + 0.5) * pitch, zero + value * unit / 2
+        canvas.box((x, middle), 0.7 * pitch, max(abs(value) * unit, 0.01), 0.0, colour)
+    canvas.rod((0.2, zero), (3.8, zero), 0.02, INK)
+    return canvas.image()
 
 
 def unit(x: float, y: float) -> Point:

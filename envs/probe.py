@@ -17,11 +17,13 @@ learn, "return 1" what the policy must reach.
 """
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from fastrl.envs import checks, drawing
 from fastrl.registry import register
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -37,8 +39,16 @@ class Seen(NamedTuple):
     shown: Array  # float32
 
 
+class Drawn:
+    """An environment that is drawn by the numbers of its state."""
+
+    def render(self, state: Any, params: Any) -> np.ndarray:
+        """A bar for each number of the state: uint8 `[300, 400, 3]`."""
+        return drawing.bars(state, greatest=1.0)
+
+
 @dataclasses.dataclass(frozen=True)
-class Still:
+class Still(Drawn):
     """What most probes share: no params, one observation that is always 0, two actions."""
 
     version: ClassVar[int] = 1
@@ -74,6 +84,7 @@ class Value(Still):
     """One step, reward 1, always the same observation. Right: V = 1."""
 
     def step(self, key: Key, state: Seen, action: Array, params: NoParams) -> tuple[Seen, Step]:
+        checks.step(self, action, params)
         return state, _last(_show(state), jnp.float32(1.0))
 
 
@@ -82,6 +93,7 @@ class ValueFromObservation(Coin):
     """One step, observation +1 or -1, reward equal to it. Right: V(o) = o."""
 
     def step(self, key: Key, state: Seen, action: Array, params: NoParams) -> tuple[Seen, Step]:
+        checks.step(self, action, params)
         return state, _last(_show(state), state.shown)
 
 
@@ -90,6 +102,7 @@ class Discount(Still):
     """Two steps, observations 0 and 1, reward 1 for the second. Right: V(0) = gamma, V(1) = 1."""
 
     def step(self, key: Key, state: Seen, action: Array, params: NoParams) -> tuple[Seen, Step]:
+        checks.step(self, action, params)
         reward = state.shown
         state = Seen(jnp.minimum(state.shown + 1.0, 1.0))
         terminated = reward == 1.0
@@ -104,6 +117,7 @@ class Policy(Still):
     """One step, always the same observation, reward 1 for action 1 and 0 else. Right: return 1."""
 
     def step(self, key: Key, state: Seen, action: Array, params: NoParams) -> tuple[Seen, Step]:
+        action = checks.step(self, action, params)
         return state, _last(_show(state), (action == 1).astype(jnp.float32))
 
 
@@ -115,6 +129,7 @@ class PolicyFromObservation(Coin):
     """
 
     def step(self, key: Key, state: Seen, action: Array, params: NoParams) -> tuple[Seen, Step]:
+        action = checks.step(self, action, params)
         right = (action == 1) == (state.shown > 0)
         return state, _last(_show(state), right.astype(jnp.float32))
 
@@ -127,6 +142,7 @@ class ContinuousPolicy(Coin):
     """
 
     def step(self, key: Key, state: Seen, action: Array, params: NoParams) -> tuple[Seen, Step]:
+        action = checks.step(self, action, params)
         error = jnp.reshape(action, ()) - state.shown / 2
         return state, _last(_show(state), -(error**2))
 
@@ -143,7 +159,7 @@ class TimeLimitState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class TimeLimit:
+class TimeLimit(Drawn):
     """Reward 1 a step for ever, cut off every `max_steps`; always the same observation.
 
     Right: V = 1 / (1 - gamma), since a cut takes nothing from what would have followed. A
@@ -162,6 +178,7 @@ class TimeLimit:
     def step(
         self, key: Key, state: TimeLimitState, action: Array, params: TimeLimitParams
     ) -> tuple[TimeLimitState, Step]:
+        checks.step(self, action, params)
         state = TimeLimitState(state.time + 1)
         truncated = state.time >= params.max_steps
         terminated = jnp.zeros_like(truncated)
@@ -185,7 +202,7 @@ class MemoryState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Memory:
+class Memory(Drawn):
     """The right last action was shown in the first observation only. Right: return 1.
 
     The first observation is (1, 0), (0, 1) or nothing, and asks for the last action to be 1,
@@ -210,6 +227,7 @@ class Memory:
     def step(
         self, key: Key, state: MemoryState, action: Array, params: MemoryParams
     ) -> tuple[MemoryState, Step]:
+        action = checks.step(self, action, params)
         last = state.steps_left <= 1
         reward = (last & (action == state.cue)).astype(jnp.float32)
         step = Step(jnp.zeros(2), reward, last & ~state.cut, last & state.cut)

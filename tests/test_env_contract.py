@@ -79,12 +79,24 @@ def test_shapes_and_types_are_those_of_the_spaces(name: str) -> None:
         assert (value.shape, value.dtype) == ((), dtype)
 
 
-REFUSING = [n for n in first_of_classes() if not n.startswith("probe/")]
+def test_every_environment_can_be_drawn() -> None:
+    """Fails if `fastrl render` has nothing to show of a name, or shows the same of all states.
+
+    That pictures have the right form is part of the contract.
+    """
+    assert [n for n in NAMES if not hasattr(fastrl.registry.make(n), "render")] == []
+    for name in ("continual/SwitchingCorners-v0", "coverage/Grid-v0", "tabular/Lock-v0",
+                 "probe/TimeLimit", "probe/Memory"):  # fmt: skip
+        env = fastrl.registry.make(name)
+        params, key = env.default_params(), prng.key(0)
+        state = jax.jit(env.reset)(key, params)[0]
+        after = jax.jit(env.step)(key, state, jnp.int32(0), params)[0]
+        assert (env.render(state, params) != env.render(after, params)).any(), name
 
 
-@pytest.mark.parametrize("name", REFUSING)
+@pytest.mark.parametrize("name", first_of_classes())
 def test_a_malformed_action_is_refused(name: str) -> None:
-    """Fails if a wrong action is taken for another one outside of programs, or not named."""
+    """Fails if a wrong action is taken for another one, or not named; or if an `int` is refused."""
     env = fastrl.registry.make(name)
     params, key = env.default_params(), prng.key(0)
     # A transform computes with the state before the environment inside sees the action.
@@ -99,16 +111,38 @@ def test_a_malformed_action_is_refused(name: str) -> None:
     for action in wrong:
         with pytest.raises(ValueError, match="action"):
             env.step(key, state, action, params)
+    if isinstance(space, spaces.Discrete):  # the first one is right, also as Python's integer
+        jax.eval_shape(lambda state: env.step(key, state, 0, params), state)
 
 
-def test_params_that_are_no_numbers_are_refused() -> None:
-    """Fails if outside of programs NaN or a limit of no steps is played, or not named."""
-    env, key = fastrl.registry.make("CartPole-v1"), prng.key(0)
+MALFORMED = [
+    ("CartPole-v1", {"gravity": float("nan")}),
+    ("CartPole-v1", {"max_steps": 0}),
+    ("MinAtar/Breakout-v1", {"sticky_action_prob": 1.5}),
+    ("bandit/Gaussian-v0", {"pulls": -3}),
+    ("bsuite/MemoryChain-v0", {"memory_length": 0}),
+    ("bsuite/UmbrellaChain-v0", {"chain_length": -1}),
+    ("coverage/Grid-v0", {"weights": np.zeros(3)}),
+    ("grid/Debug-v0", {"rewards": np.zeros(1, np.float32)}),
+    ("maze/Labyrinth-v0", {"rows": np.zeros(5, np.uint32)}),
+    ("memory/TMaze-v0", {"length": 0}),
+    ("motor/Cont-CC-PermExDc-v0", {"tau": float("nan")}),
+    ("quadrotor/Hover-v0", {"gravity": float("nan")}),
+    ("quadrotor/Trajectory-v0", {"max_steps": 0}),
+    ("tabular/Lock-v0", {"rewards": np.zeros((2, 2))}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "wrong"), MALFORMED)
+def test_params_that_are_none_are_refused(name: str, wrong: dict[str, Any]) -> None:
+    """Fails if outside of programs NaN, no steps or tables of another size are played."""
+    env, key = fastrl.registry.make(name), prng.key(0)
     params = env.default_params()
     state, _ = jax.eval_shape(env.reset, key, params)
-    for wrong in ({"gravity": float("nan")}, {"max_steps": 0}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            env.step(key, state, jnp.int32(0), params._replace(**wrong))
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
+    action = spaces.zeros(env.action_space(params))
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        env.step(key, state, action, params._replace(**wrong))
 
 
 def types(tree: Any) -> list[Any]:

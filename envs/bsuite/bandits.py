@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.door import integer
-from fastrl.envs import checks, compiling
+from fastrl.envs import checks, compiling, drawing
 from fastrl.envs.bsuite import _draws
 from fastrl.spaces import Box, Discrete
 from fastrl.types import Array, Key, Step
@@ -87,7 +87,7 @@ class BernoulliBandit:
     def step(
         self, key: Key, state: State, action: Array, params: BernoulliParams
     ) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         return self.pull(state, action, _draws.uniform(jax.random.bits(key)), params)
 
     def pull(
@@ -105,7 +105,7 @@ class BernoulliBandit:
 
     def render(self, state: State, params: BernoulliParams) -> np.ndarray:
         """The mean of each arm: uint8 `[300, 400, 3]`."""
-        return _bars(np.asarray(state.means))
+        return drawing.bars(state.means)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ class GaussianBandit:
     def step(
         self, key: Key, state: State, action: Array, params: GaussianParams
     ) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         return self.pull(state, action, _draws.normal(jax.random.bits(key)), params)
 
     def pull(
@@ -159,7 +159,7 @@ class GaussianBandit:
 
     def render(self, state: State, params: GaussianParams) -> np.ndarray:
         """The mean of each arm: uint8 `[300, 400, 3]`."""
-        return _bars(np.asarray(state.means))
+        return drawing.bars(state.means)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +196,7 @@ class LinearContextualBandit:
     def step(
         self, key: Key, state: LinearState, action: Array, params: LinearParams
     ) -> tuple[LinearState, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         words = jax.random.bits(key, (1 + self.features,))
         return self.pull(state, action, _draws.normal(words[0]), _context(words[1:]), params)
 
@@ -229,7 +229,7 @@ class LinearContextualBandit:
 
     def render(self, state: LinearState, params: LinearParams) -> np.ndarray:
         """What each arm pays on average in the context: uint8 `[300, 400, 3]`."""
-        return _bars(np.asarray(state.weights) @ np.asarray(state.context))
+        return drawing.bars(np.asarray(state.weights) @ np.asarray(state.context))
 
 
 def _full(number: float, *shape: int) -> np.ndarray:
@@ -272,21 +272,3 @@ def _pulled(
     regret = functools.reduce(jnp.maximum, state.means) - mean
     step = Step(observation, reward, over, jnp.zeros_like(over), {"regret": regret})
     return State(state.means, time), step
-
-
-def _bars(means: np.ndarray) -> np.ndarray:
-    """A bar for each of `means`, from the zero line, the best in orange."""
-    from fastrl.envs import drawing
-
-    low, high = min(float(means.min()), 0.0), max(float(means.max()), 0.0)
-    unit = 0.85 * 3.0 / max(high - low, 1e-6)
-    zero = 0.2 - low * unit
-    canvas = drawing.Canvas(400, 300, left=0.0, right=4.0, bottom=0.0)
-    pitch = 3.6 / len(means)
-    for i, mean in enumerate(means):
-        colour = drawing.ORANGE if i == int(means.argmax()) else drawing.BLUE
-        height, x = abs(float(mean)) * unit, 0.2 + (i + 0.5) * pitch
-        middle = zero + float(mean) * unit / 2
-        canvas.box((x, middle), 0.7 * pitch, max(height, 0.01), 0.0, colour)
-    canvas.rod((0.2, zero), (3.8, zero), 0.02, drawing.INK)
-    return canvas.image()

@@ -65,7 +65,7 @@ class CartPoleSwingup:
         return state, _observe(state, params)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         p, push = params, action.astype(jnp.float32) - 1.0
         state = _swing(state, push * p.force, p)
         up = (

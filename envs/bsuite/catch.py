@@ -59,7 +59,7 @@ class Catch:
         return state, self._observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         paddle = jnp.clip(state.paddle + action - 1, 0, self.columns - 1)
         state = State(state.ball_column, state.ball_row + 1, paddle)
         landed = state.ball_row >= self.rows - 1

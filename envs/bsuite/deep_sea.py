@@ -70,7 +70,7 @@ class DeepSea:
         return state, self._observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Any) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         return self.move(state, action, jnp.bool_(False), jnp.float32(0.0), params)
 
     def move(
@@ -137,7 +137,7 @@ class DeepSeaStochastic(DeepSea):
         return StochasticParams(mapping(MAPPING_SEED, self.size), slip=1 / self.size)
 
     def step(self, key: Key, state: State, action: Array, params: Any) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         slip, noise = _draws.words(key, 2)
         slips = _draws.uniform(slip) < params.slip
         return self.move(state, action, slips, _draws.normal(noise) * params.noise, params)

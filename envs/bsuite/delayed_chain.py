@@ -67,7 +67,7 @@ class DelayedChain:
         return state, self._observe(state, self._coins(key, 0))
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         coins = self._coins(key, int(self.noisy))
         coin, bits = (coins[0], coins[1:]) if self.noisy else (jnp.bool_(False), coins)
         return self.walk(state, action, coin, bits, params)

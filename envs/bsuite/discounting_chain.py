@@ -47,7 +47,7 @@ class DiscountingChain:
         return state, _observe(state, params)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         chain = jnp.where(state.time == 0, action, state.chain)
         state = State(chain, state.time + 1)
         due = jnp.int32(0)

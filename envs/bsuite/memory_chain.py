@@ -57,7 +57,7 @@ class MemoryChain:
         return state, self._observe(state, params)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         over = state.time >= params.memory_length
         asked = jax.lax.iota(jnp.int32, self.num_bits) == state.query
         right = (action == 1) == (asked & state.context).any()

@@ -52,7 +52,7 @@ class UmbrellaChain:
         return state, _observe(state, coins[2:], params)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         coins = self._coins(key, 1)
         return self.walk(state, action, coins[0], coins[1:], params)
 

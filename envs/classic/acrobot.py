@@ -66,7 +66,7 @@ class Acrobot:
         return state, _observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         p = params
         torque = (action - 1) * p.torque
         a, b, v, w = runge_kutta(lambda y: _motion(y, torque, p), state[:4], p.time_step)

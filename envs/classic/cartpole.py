@@ -60,7 +60,7 @@ class CartPole:
         return state, _observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         p = params
         force = jnp.where(action == 1, p.force, -p.force)
         sin, cos = sin_cos(state.angle)

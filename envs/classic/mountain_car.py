@@ -56,7 +56,7 @@ class MountainCar:
         return _reset(key)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         state, terminated, truncated = _drive(state, action - 1, params)
         return state, Step(_observe(state), jnp.float32(-1.0), terminated, truncated)
 
@@ -88,7 +88,7 @@ class MountainCarContinuous:
         return _reset(key)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         action = jnp.reshape(action, ())
         state, terminated, truncated = _drive(state, jnp.clip(action, -1.0, 1.0), params)
         reward = jnp.where(terminated, jnp.float32(100.0), jnp.float32(0.0)) - 0.1 * action**2

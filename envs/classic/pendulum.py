@@ -58,7 +58,7 @@ class Pendulum:
         return state, _observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         p = params
         torque = jnp.clip(jnp.reshape(action, ()), -self.max_torque, self.max_torque)
         angle = _normalise(state.angle)

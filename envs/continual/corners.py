@@ -10,9 +10,10 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fastrl import door
-from fastrl.envs import checks
+from fastrl.envs import checks, drawing
 from fastrl.spaces import Discrete
 from fastrl.types import Array, Key, Step
 
@@ -58,7 +59,7 @@ class Corners:
         return state, self._observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         down = jnp.where(action == SOUTH, 1, jnp.where(action == NORTH, -1, 0))
         right = jnp.where(action == EAST, 1, jnp.where(action == WEST, -1, 0))
         row = jnp.clip(state.row + down, 0, self.size - 1).astype(jnp.int32)
@@ -75,6 +76,13 @@ class Corners:
 
     def action_space(self, params: Params) -> Discrete:
         return Discrete(4)
+
+    def render(self, state: State, params: Params) -> np.ndarray:
+        """The room, the goal in orange and the agent: uint8 `[40 size, 40 size, 3]`."""
+        goal = tuple(int(x) for x in self._goal(params))
+        agent = int(state.row), int(state.column)
+        discs = [(goal, 0.42, drawing.ORANGE), (agent, 0.3, drawing.BLUE)]
+        return drawing.board(np.zeros((self.size, self.size)), discs)
 
     def _goal(self, params: Params) -> tuple[Array, Array]:
         last = self.size - 1

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.door import flag, integer
-from fastrl.envs import checks
+from fastrl.envs import checks, drawing
 from fastrl.spaces import Box, Discrete, MultiDiscrete
 from fastrl.types import Array, Key, Step
 
@@ -113,7 +113,7 @@ class Walk:
         return state, self._observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         cell = self.moved(key, state.cell, action, params)
         gain, memory = self.add(state.memory, cell, params)
         gain = jnp.where(state.visited[cell], 0.0, gain).astype(jnp.float32)
@@ -156,6 +156,14 @@ class Walk:
 
     def action_space(self, params: Params) -> Discrete:
         return Discrete(len(MOVES))
+
+    def render(self, state: State, params: Params) -> np.ndarray:
+        """The weights, the cells visited and the walker: uint8 `[40 rows, 40 columns, 3]`."""
+        shades = np.asarray(params.weights).reshape(self.rows, self.columns)
+        cells = [divmod(int(i), self.columns) for i in np.flatnonzero(np.asarray(state.visited))]
+        agent = divmod(int(state.cell), self.columns)
+        discs = [(cell, 0.12, drawing.INK) for cell in cells]
+        return drawing.board(shades, [*discs, (agent, 0.3, drawing.BLUE)])
 
     def _observe(self, state: State) -> Any:
         place = jnp.stack([state.cell, state.time]).astype(jnp.int32)

@@ -111,6 +111,7 @@ class GridWorld:
         return make_level(self.levels, **numbers)
 
     def reset(self, key: Key, params: Params) -> tuple[State, Array | Tabular]:
+        self._check(params)
         mode, p = self.levels, params
         start, grid_size = jnp.asarray(p.start, jnp.int32), jnp.asarray(p.grid_size, jnp.int32)
         cells: Any = ()
@@ -123,7 +124,8 @@ class GridWorld:
         return state, self._observe(state, p)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
+        self._check(params)
         mode, p, objects = self.levels, params, self.levels.max_objects
         draws = jax.random.uniform(key, (1 + (2 if mode.random_cells else 1) * objects,))
         row, column = self._move(state, action, p)
@@ -164,6 +166,17 @@ class GridWorld:
         return draw(
             params, int(state.row), int(state.column), np.asarray(state.present), np.asarray(cells)
         )
+
+    def _check(self, level: Params) -> None:
+        """Raises ValueError for a level of another mode's size."""
+        objects, words = self.levels.max_objects, bitset.num_words(self.levels.size**2)
+        for name in ("walls", "cells", "rewards", "terminates", "respawns"):
+            shape, needed = np.shape(getattr(level, name)), (words if name == "walls" else objects,)
+            if shape != needed:
+                raise ValueError(
+                    f"params.{name} has shape {shape}: {self!r} needs {needed}, as its `level` "
+                    "and `sample_level` give"
+                )
 
     def _move(self, state: State, action: Array, p: Params) -> tuple[Array, Array]:
         move = action % self.moves if self.explicit_collect else action

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastrl import door
 from fastrl.envs import bitset, checks
-from fastrl.envs.compiling import own_loop
+from fastrl.envs.compiling import batch_last, own_loop
 from fastrl.envs.maze import generate
 from fastrl.envs.maze.layouts import LAYOUTS
 from fastrl.envs.maze.level import MAX_SIZE, Level
@@ -84,10 +84,10 @@ class Maze:
         row = start // self.size
         direction = jnp.asarray(params.direction, jnp.int32)
         state = State(row, start - self.size * row, direction, jnp.int32(0))
-        return state, self._observe(state, params)
+        return state, self._observe(state, params, _by_row(params))
 
     def step(self, key: Key, state: State, action: Array, params: Level) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         self._check(params)
         d = state.direction
         row = state.row + _where(d, 0, 1, 0, -1)
@@ -95,7 +95,8 @@ class Maze:
         inside = (row >= 0) & (row < self.size) & (column >= 0) & (column < self.size)
         forward = (action == 2) & inside
         reached = forward & (row * self.size + column == params.goal)
-        wall = bitset.has(bitset.split(params.rows), row, jnp.maximum(column, 0))
+        rows = _by_row(params)
+        wall = bitset.has(rows, row, jnp.maximum(column, 0))
         goes = forward & ~wall & ~reached
         turn = (action == 1).astype(jnp.int32) - (action == 0).astype(jnp.int32)
         time = state.time + 1
@@ -108,7 +109,7 @@ class Maze:
         used = time.astype(jnp.float32) / jnp.asarray(params.max_steps, jnp.float32)
         reward = jnp.where(reached, np.float32(1) - np.float32(0.9) * used, np.float32(0))
         truncated = (time >= params.max_steps) & ~reached
-        return state, Step(self._observe(state, params), reward, reached, truncated)
+        return state, Step(self._observe(state, params, rows), reward, reached, truncated)
 
     def observation_space(self, params: Level) -> Seen:
         image: Any = Box(0.0, 1.0, (self.view, self.view, 3))
@@ -124,21 +125,18 @@ class Maze:
 
         return draw(jax.device_get(params), jax.device_get(state), self.view)
 
-    def _observe(self, state: State, level: Level) -> Seen:
+    def _observe(self, state: State, level: Level, rows: bitset.Words) -> Seen:
         """The square in front of the agent, turned so that the agent looks up."""
         v, d, last = self.view, state.direction, self.view - 1
         top = state.row - _where(d, v // 2, 0, v // 2, last)
         left = state.column - _where(d, 0, v // 2, last, v // 2)
-        walls = _square(bitset.split(level.rows), top, left, v)
-        goal_row = jnp.asarray(level.goal, jnp.int32) // self.size - top
-        goal_column = level.goal - self.size * (goal_row + top) - left
-        seen = (goal_row >= 0) & (goal_row < v) & (goal_column >= 0) & (goal_column < v)
-        goal = jnp.where(seen, v * goal_row + goal_column, -1)
-        # the cell of the square that is at the left and the top of the view, and the steps to
-        # the next one to the right and down
-        first = _where(d, last, v * v - 1, v * last, 0)
-        right, down = _where(d, v, -1, -v, 1), _where(d, -1, -v, 1, v)
-        image = _IMAGES[v](walls, goal, first, right, down)
+        walls = _turned(_square(rows, top, left, v), d, v)
+        goal_row = jnp.asarray(level.goal, jnp.int32) // self.size
+        row, column = goal_row - top, level.goal - self.size * goal_row - left
+        seen = (row >= 0) & (row < v) & (column >= 0) & (column < v)
+        right = _where(d, row, last - column, last - row, column)  # in the view
+        down = _where(d, last - column, last - row, column, row)
+        image = _IMAGES[v](walls, jnp.where(seen, v * right + down, -1))
         return Seen(image.reshape(v, v, 3), d)
 
     def _check(self, level: Level) -> None:
@@ -149,15 +147,22 @@ class Maze:
             )
 
 
+def _by_row(level: Level) -> bitset.Words:
+    """The rows' words. Of a batch each word lies in one piece, or a step takes half again."""
+    return bitset.split(_IN_PIECES(jnp.asarray(level.rows)))
+
+
+_IN_PIECES = batch_last(lambda rows: rows + np.uint32(0))
+
+
 def _image(v: int) -> Callable[..., Array]:
-    """From the square's walls and goal to the view of `v` by `v` cells, as a vector."""
-    i, j, k = (x.reshape(-1) for x in np.indices((v, v, 3), np.int32))
+    """From the walls and the goal's cell to the view of `v` by `v` cells, as a vector."""
+    cell, k = np.divmod(np.arange(3 * v * v, dtype=np.int32), 3)
     free, wall, goal_code = _FREE[k], _WALL[k], _GOAL[k]
 
-    def expand(walls: Array, goal: Array, first: Array, right: Array, down: Array) -> Array:
-        cell = first + i * right + j * down
-        is_wall = ((walls >> cell.astype(jnp.uint32)) & np.uint32(1)) == 1
-        return jnp.where(cell == goal, goal_code, jnp.where(is_wall, wall, free))
+    def expand(walls: Array, goal: Array) -> Array:
+        is_wall = ((walls >> cell.astype(np.uint32)) & np.uint32(1)) == 1
+        return jnp.where(goal == cell, goal_code, jnp.where(is_wall, wall, free))
 
     return own_loop(expand)
 
@@ -171,6 +176,28 @@ def _where(direction: Array, right: int, down: int, left: int, up: int) -> Array
     return jnp.where(
         direction == 0, jnp.int32(right), jnp.where(direction == 1, jnp.int32(down), other)
     )
+
+
+def _turned(square: Array, direction: Array, v: int) -> Array:
+    """The square, `v` by `v` bits row by row, as the view: from left to right, far to near."""
+
+    def moved(where: Callable[[int, int], int]) -> Array:
+        """The bits that go from i, j to the bit where(i, j); as many at once as go equally far."""
+        masks: dict[int, int] = {}
+        for i, j in np.ndindex(v, v):
+            far = where(i, j) - (v * i + j)
+            masks[far] = masks.get(far, 0) | 1 << v * i + j
+        parts = []
+        for far, mask in masks.items():
+            bits, by = word & np.uint32(mask), np.uint32(abs(far))
+            parts.append(bits << by if far > 0 else bits >> by)
+        return functools.reduce(jnp.bitwise_or, parts)
+
+    word, last = square, v - 1
+    word = jnp.where(direction & 1 == 1, moved(lambda i, j: v * j + i), word)
+    word = jnp.where(direction < 2, moved(lambda i, j: v * i + last - j), word)
+    upside_down = (direction == 1) | (direction == 2)
+    return jnp.where(upside_down, moved(lambda i, j: v * (last - i) + j), word)
 
 
 def _square(rows: bitset.Words, top: Array, left: Array, v: int) -> Array:

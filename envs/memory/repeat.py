@@ -68,7 +68,7 @@ class RepeatFirst:
     def step(
         self, key: Key, state: FirstState, action: Array, params: Params
     ) -> tuple[FirstState, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         return self.deal(state, action, _draw(jax.random.uniform(key), state.pack), params)
 
     def deal(
@@ -124,7 +124,7 @@ class RepeatPrevious:
     def step(
         self, key: Key, state: PreviousState, action: Array, params: Params
     ) -> tuple[PreviousState, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         return self.deal(state, action, _draw(jax.random.uniform(key), state.pack), params)
 
     def deal(

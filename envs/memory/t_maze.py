@@ -52,7 +52,7 @@ class TMaze:
         return state, _observe(state, jnp.zeros(2), params)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         move = jnp.where(action == EAST, 1, jnp.where(action == WEST, -1, 0))
         position = jnp.clip(state.position + move, 0, jnp.int32(params.length))
         turned = (state.position >= params.length) & (move == 0)

@@ -97,7 +97,7 @@ class Task:
         return begin(self, self.draw(key))
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         return advance(self, state, self.prepare(key, state), action, params)
 
     def observation_space(self, params: Params) -> Any:

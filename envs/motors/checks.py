@@ -48,6 +48,7 @@ def check_params(drive: Any, params: Any) -> None:
             f"params.reference is of {sorted(params.reference)}, this drive's references are of "
             f"{sorted(drive.referenced)}"
         )
+    door.time_limits(params)
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if isinstance(leaf, Tracer):
@@ -67,7 +68,11 @@ def check_action(drive: Any, action: Any) -> None:
             f"action has shape {jax.numpy.shape(action)}: a {drive.actions} {drive.motor} takes "
             f"{space.shape}"
         )
-    if drive.actions == "Finite" and not isinstance(action, Tracer):
+    if isinstance(action, Tracer):
+        return
+    if drive.actions == "Cont" and not np.isfinite(action).all():
+        raise ValueError(f"action={action!r}: needs finite numbers")
+    if drive.actions == "Finite":
         why = spaces.explain(space, np.asarray(action, np.int32))
         if why:
             raise ValueError(f"action={action!r}: {why}")

@@ -136,6 +136,7 @@ class Drive:
 
     def step(self, key: Key, state: State, action: Any, params: Params) -> tuple[State, Step]:
         check_action(self, action)
+        check_params(self, params)
         now = commands(self, action, state.plant, params)
         active, *waiting = (*state.waiting, now)
         plant, voltages, angle, switches = control_step(

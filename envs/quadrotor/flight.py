@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl import door
+from fastrl.envs import checks
 from fastrl.envs.quadrotor import actions, controllers, drones, physics
 from fastrl.envs.quadrotor import vectors as v
 from fastrl.envs.quadrotor.actions import ActionType, Machine
@@ -98,6 +99,7 @@ class Flight:
 
     def step(self, key: Key, state: State, action: Array, params: Any) -> tuple[State, Step]:
         action = self._accept(action)
+        action = checks.step(self, action, params)
         controller, command = actions.command(
             self.action, action, state.body, state.controller, self.machine(params)
         )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl.door import integer
-from fastrl.envs import checks
+from fastrl.envs import checks, drawing
 from fastrl.spaces import Discrete, MultiDiscrete
 from fastrl.types import Array, Key, Step
 
@@ -65,7 +65,7 @@ class Tabular:
         return state, self._observe(state)
 
     def step(self, key: Key, state: State, action: Array, params: Params) -> tuple[State, Step]:
-        checks.step(self, action, params)
+        action = checks.step(self, action, params)
         shape = self.states, self.actions
         transitions = self._sized("transitions", params.transitions, (*shape, self.states))
         rewards = self._sized("rewards", params.rewards, shape)
@@ -80,6 +80,15 @@ class Tabular:
 
     def action_space(self, params: Params) -> Discrete:
         return Discrete(self.actions)
+
+    def render(self, state: State, params: Params) -> np.ndarray:
+        """A column for each state, a row for each action, dark where it pays; the agent above.
+
+        uint8 `[40 (1 + actions), 40 states, 3]`.
+        """
+        rewards = np.asarray(params.rewards).T
+        shades = np.concatenate([np.zeros((1, self.states)), rewards])
+        return drawing.board(shades, [((0, int(state.state)), 0.3, drawing.BLUE)])
 
     def _observe(self, state: State) -> Array:
         return jnp.stack([state.state, state.time]).astype(jnp.int32)
