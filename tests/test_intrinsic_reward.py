@@ -10,7 +10,9 @@ import pytest
 from test_ppo_memory import oracle_cell
 from toys import Walk
 
+import fastrl
 from fastrl.envs.continual import Corners
+from fastrl.hparams import as_arrays
 from fastrl.kernels import prng
 from fastrl.meta import intrinsic, intrinsic_meta, lpg_agent
 from fastrl.meta.lpg_a2c import A2C
@@ -173,7 +175,7 @@ def test_the_reward_remembers_all_of_the_life() -> None:
         p = jax.tree.map(np.asarray, eta.reward["params"])
         starts = np.zeros((K * T, N), bool)
         h = oracle_cell("gru", p["memory"], np.asarray(flat), starts, lives.state.memory)
-        expected = np.concatenate([h, flat], -1) @ p["head"]["kernel"] + p["head"]["bias"]
+        expected = h @ p["head"]["kernel"] + p["head"]["bias"] + flat @ p["direct"]["kernel"]
         np.testing.assert_allclose(
             np.concatenate(pieces), np.tanh(expected[..., 0]), rtol=1e-10, atol=1e-12
         )
@@ -194,13 +196,27 @@ def test_without_a_network_it_is_the_agent_on_its_task() -> None:
     assert set(expected) < set(metrics)
 
 
-CORNERS = Corners(3)
-TASK = CORNERS.default_params()._replace(step_reward=0.0, max_steps=4)
+@pytest.mark.slow
+@pytest.mark.full
+def test_what_the_task_pays_in_a_life_rises() -> None:
+    """A gradient with the wrong sign, or one that credits nothing: agents stay as they began."""
+    env = Corners(5)
+    task = env.default_params()._replace(step_reward=0.0, max_steps=12)
 
+    def sampler(key: Any, task: Any) -> Any:
+        return task._replace(goal=jax.random.randint(key, (), 0, 4))
 
-def corner(key: Any, task: Any) -> Any:
-    """A goal that a life keeps."""
-    return task._replace(goal=jax.random.randint(key, (), 0, 4))
+    learner = intrinsic.learner(env, lpg_agent.Config(num_envs=1, num_steps=16))
+    config = intrinsic_meta.Config(num_lives=32, lifetime=40)
+    outer = intrinsic_meta.make(learner, config, sampler=sampler)
+    agent = lpg_agent.HParams(learning_rate=20.0, head_learning_rate=5.0, max_grad_norm=1.0)
+    hparams = intrinsic_meta.HParams(learning_rate=5e-3, inner=intrinsic.HParams(agent=agent))
+    run = jax.jit(fastrl.run(outer, 60 * outer.steps_per_iteration))
+    _, metrics = run(prng.key(0), as_arrays(hparams), as_arrays(task))
+    paid = np.asarray(metrics["inner_reward"].total / metrics["inner_reward"].weight)
+    assert paid[:3].mean() < 0.025  # by chance 0.015
+    assert paid[-20:].mean() > 0.035
+    assert np.asarray(metrics["diverged"].total).sum() == 0
 
 
 def test_bad_settings() -> None:

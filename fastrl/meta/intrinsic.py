@@ -118,8 +118,8 @@ def _learner(agent: lpg_agent.Agent, env: Env, config: lpg_agent.Config, reward:
 
     def inputs(t: Transition) -> Array:
         done = (t.terminated | t.truncated).astype(t.reward.dtype)
-        beside = jnp.stack([t.reward, done], axis=-1)
-        return jnp.concatenate([see(t.next_observation), of_action(t.action), beside], axis=-1)
+        parts = see(t.next_observation), of_action(t.action), t.reward[..., None], done[..., None]
+        return jnp.concatenate(parts, axis=-1)
 
     network = _network(env, inputs, reward)
 
@@ -157,7 +157,11 @@ def _learner(agent: lpg_agent.Agent, env: Env, config: lpg_agent.Config, reward:
 
 
 class _Reward(nn.Module):
-    """`tanh(w [h, x])` for every step, after it."""
+    """`tanh(w [h, x])` for every step, after it.
+
+    As two products: where XLA (of jaxlib 0.10.2) fuses what stands side by side into what stands
+    side by side, its CPU compiler fails on many lives at once.
+    """
 
     config: MemoryConfig
 
@@ -165,8 +169,10 @@ class _Reward(nn.Module):
     def __call__(self, memory: PyTree, x: Array) -> tuple[PyTree, Array]:
         going = jnp.zeros(x.shape[:-1], bool)
         memory, h = Gru(self.config, name="memory")(memory, x, going)
-        head = nn.Dense(1, kernel_init=nn.initializers.normal(0.01), name="head")
-        return memory, jnp.tanh(head(jnp.concatenate([h, x], axis=-1))[..., 0])
+        small = nn.initializers.normal(0.01)
+        own = nn.Dense(1, kernel_init=small, name="head")(h)
+        direct = nn.Dense(1, use_bias=False, kernel_init=small, name="direct")(x)
+        return memory, jnp.tanh((own + direct)[..., 0])
 
 
 def _network(env: Env, inputs: Callable[[Transition], Array], reward: Reward) -> Network:

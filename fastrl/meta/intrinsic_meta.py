@@ -164,35 +164,37 @@ class Value(NamedTuple):
     """What a life is expected to gain from a step on."""
 
     init: Callable[[Key], PyTree]
-    # (params, history, x [S, N, D], seen [S + 1, N, E]) -> history, values [S + 1, N]
-    unroll: Callable[[PyTree, PyTree, Array, Array], tuple[PyTree, Array]]
+    # (params, history, x [S, N, D], seen [S + 1, N, E], age [S + 1]) -> history, values [S + 1, N]
+    unroll: Callable[[PyTree, PyTree, Array, Array, Array], tuple[PyTree, Array]]
     initial_history: Callable[[int], PyTree]
 
 
 class _Value(nn.Module):
-    """A head on the memory of the steps before and what is seen, before and after every step."""
+    """A head on the memory of the steps before, what is seen, and the share of the life that has
+    passed, before and after every step."""
 
     config: MemoryConfig
 
     @nn.compact
-    def __call__(self, history: PyTree, x: Array, seen: Array) -> tuple[PyTree, Array]:
+    def __call__(self, history: PyTree, x: Array, seen: Array, age: Array) -> tuple[PyTree, Array]:
         going = jnp.zeros(x.shape[:-1], bool)
         after, h = Gru(self.config, name="memory")(history, x, going)
-        before = jnp.concatenate([history[0][None], h])
-        hidden = nn.Dense(self.config.size, name="hidden")(jnp.concatenate([before, seen], -1))
-        return after, nn.Dense(1, name="head")(jnp.tanh(hidden))[..., 0]
+        past = nn.Dense(self.config.size, name="past")(jnp.concatenate([history[0][None], h]))
+        now = nn.Dense(self.config.size, use_bias=False, name="now")(seen)
+        passed = nn.Dense(self.config.size, use_bias=False, name="age")(age[:, None, None])
+        return after, nn.Dense(1, name="head")(jnp.tanh(past + now + passed))[..., 0]
 
 
 def _value(learner: Learner, size: int) -> Value:
     config = MemoryConfig("gru", size)
     module, env = _Value(config), learner.algorithm.env
     width = intrinsic.input_size(env, learner.inputs)
-    sight = intrinsic.input_size(env, lambda t: learner.encode(t.observation)) + 1
+    sight = intrinsic.input_size(env, lambda t: learner.encode(t.observation))
     apply: Callable[..., Any] = module.apply
 
     def init(key: Key) -> PyTree:
         x, seen = jnp.zeros((1, 1, width)), jnp.zeros((2, 1, sight))
-        return module.init(key, config.initial_carry((1,)), x, seen)
+        return module.init(key, config.initial_carry((1,)), x, seen, jnp.zeros(2))
 
     return Value(init, apply, lambda n: config.initial_carry((n,)))
 
@@ -230,9 +232,10 @@ class Life(NamedTuple):
         over = life.age + self.window >= life.lifetime
         history, values = self._values(eta, life, t, state)
         known = jax.lax.stop_gradient(values)
-        never = jnp.zeros(t.reward.shape, bool)
+        steps, never = len(t.reward), jnp.zeros(t.reward.shape, bool)
+        ends = never | (over & (jnp.arange(steps) == steps - 1))[:, None]
         advantage = returns.gae(
-            t.reward, known[:-1], known[1:], never.at[-1].set(over), never,
+            t.reward, known[:-1], known[1:], ends, never,
             hparams.gamma, hparams.gae_lambda,
         )  # fmt: skip
         policy_loss = -(log_prob * advantage).mean()
@@ -266,13 +269,11 @@ class Life(NamedTuple):
         self, eta: Eta, life: Lives, t: Transition, after: intrinsic.State
     ) -> tuple[PyTree, Array]:
         """The value function's memory after the window; values `[S + 1, N]` in it and after it."""
-        encode = self.learner.encode
+        encode, steps = self.learner.encode, len(t.reward)
         seen = jnp.concatenate([encode(t.observation), encode(after.agent.env.observation)[None]])
-        steps, num_envs = t.reward.shape
-        passed = life.age + self.window * jnp.arange(steps + 1) / steps
-        share = jnp.broadcast_to((passed / life.lifetime)[:, None, None], (steps + 1, num_envs, 1))
-        seen = jnp.concatenate([seen, share.astype(seen.dtype)], axis=-1)
-        return self.value.unroll(eta.value, life.history, self.learner.inputs(t), seen)
+        age = (life.age + self.window * jnp.arange(steps + 1) / steps) / life.lifetime
+        x = self.learner.inputs(t)
+        return self.value.unroll(eta.value, life.history, x, seen, age.astype(seen.dtype))
 
 
 def _installed(hparams: intrinsic.HParams, eta: Eta) -> intrinsic.HParams:
