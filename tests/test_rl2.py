@@ -32,7 +32,7 @@ def test_returns_are_counted_by_episode() -> None:
 
     def sampler(key: Any) -> Any:
         params = env.default_params()
-        length = jax.random.randint(key, (), 1, 4)
+        length: Any = jax.random.randint(key, (), 1, 4)
         return params._replace(env=params.env._replace(env=Params(length)))
 
     got = rl2.returns_by_episode(still(env), (), lives=40, sampler=sampler)
@@ -86,7 +86,7 @@ def test_later_episodes_are_better_than_the_first() -> None:
     assert third > 0.95
 
 
-@pytest.mark.parametrize("name", ["rl2_delayed_chain", "rl2_grid_debug"])
+@pytest.mark.parametrize("name", ["relic_delayed_chain", "rl2_delayed_chain", "rl2_grid_debug"])
 def test_configs_are_lives_on_levels(name: str) -> None:
     """A config whose lives all have the same task."""
     built = config.build(config.load(name))

@@ -258,9 +258,9 @@ def _blank(parts: _Parts, state: State, task: Any) -> Trajectories:
 
 def _extended(context: Trajectories, samples: Sample, start: Array) -> Trajectories:
     """`context` with new steps at its end, and as many fewer at its beginning."""
-    old = context.samples, context.start
-    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b])[len(b) :], old, (samples, start))
-    return Trajectories(*joined, context.carry)
+    old, new = (context.samples, context.start), (samples, start)
+    samples, start = jax.tree.map(lambda a, b: jnp.concatenate([a, b])[len(b) :], old, new)
+    return Trajectories(samples, start, context.carry)
 
 
 def _with_advantages(

@@ -157,11 +157,7 @@ def _learner(agent: lpg_agent.Agent, env: Env, config: lpg_agent.Config, reward:
 
 
 class _Reward(nn.Module):
-    """`tanh(w [h, x])` for every step, after it.
-
-    As two products: where XLA (of jaxlib 0.10.2) fuses what stands side by side into what stands
-    side by side, its CPU compiler fails on many lives at once.
-    """
+    """`tanh(w [h, x])` for every step, after it."""
 
     config: MemoryConfig
 

@@ -46,7 +46,7 @@ class Config:
     """What shapes the program."""
 
     num_lives: int = 64
-    chunk: int = 0  # lives side by side; 0: all of a device
+    chunk: int = 0  # lives side by side; 0: one on a CPU, elsewhere all of a device
     devices: int = 1  # over which the lives are spread
     window: int = 5  # K: updates that a gradient goes through
     lifetime: int = 50  # updates of an agent
@@ -68,6 +68,15 @@ class Config:
                 f"num_lives={self.num_lives} is not divisible by chunk * devices = "
                 f"{max(self.chunk, 1)} * {self.devices}"
             )
+
+    @property
+    def side_by_side(self) -> int:
+        """`chunk`, or what it stands for if it is 0.
+
+        XLA's CPU compiler (jaxlib 0.10.2) fails on several lives of some shapes side by side.
+        """
+        automatic = 1 if jax.default_backend() == "cpu" else self.num_lives // self.devices
+        return self.chunk or automatic
 
 
 class HParams(NamedTuple):
@@ -133,8 +142,7 @@ def _make(learner: Learner, config: Config, teacher: CurriculumFactory) -> Algor
     life = Life(learner, _value(learner, config.value_size), config.window, config.lifetime)
     teaching: Any = life  # what a curriculum asks of a life is its inner algorithm
     curriculum = teacher(teaching)
-    windows: Any = Windows(teaching, config.chunk or config.num_lives // config.devices,
-                           config.devices)  # fmt: skip
+    windows: Any = Windows(teaching, config.side_by_side, config.devices)
     parts: Any = meta_gradient._Parts(config, windows, curriculum)  # type: ignore[arg-type]
 
     def init(key: Key, hparams: HParams, task: Any) -> State:
@@ -154,8 +162,9 @@ def _make(learner: Learner, config: Config, teacher: CurriculumFactory) -> Algor
         learner.algorithm.check(hparams.inner)
 
     steps = config.num_lives * config.window * learner.algorithm.steps_per_iteration
+    step: Any = functools.partial(meta_gradient._iterate, parts)
     return Algorithm(
-        init, functools.partial(meta_gradient._iterate, parts), meta_gradient._no_policy, steps,
+        init, step, meta_gradient._no_policy, steps,
         HParams(), parameters=lambda state: state.eta, check=check,
     )  # fmt: skip
 
