@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl import door
-from fastrl.envs import bitset, checks
-from fastrl.envs.compiling import batch_last, own_loop
+from fastrl.envs import checks
+from fastrl.envs.compiling import own_loop
 from fastrl.envs.maze import generate
 from fastrl.envs.maze.layouts import LAYOUTS
 from fastrl.envs.maze.level import MAX_SIZE, Level
@@ -84,7 +84,7 @@ class Maze:
         row = start // self.size
         direction = jnp.asarray(params.direction, jnp.int32)
         state = State(row, start - self.size * row, direction, jnp.int32(0))
-        return state, self._observe(state, params, _by_row(params))
+        return state, self._observe(state, params)
 
     def step(self, key: Key, state: State, action: Array, params: Level) -> tuple[State, Step]:
         action = checks.step(self, action, params)
@@ -95,8 +95,7 @@ class Maze:
         inside = (row >= 0) & (row < self.size) & (column >= 0) & (column < self.size)
         forward = (action == 2) & inside
         reached = forward & (row * self.size + column == params.goal)
-        rows = _by_row(params)
-        wall = bitset.has(rows, row, jnp.maximum(column, 0))
+        wall = (_row(params, row) >> jnp.maximum(column, 0).astype(jnp.uint32)) & np.uint32(1) == 1
         goes = forward & ~wall & ~reached
         turn = (action == 1).astype(jnp.int32) - (action == 0).astype(jnp.int32)
         time = state.time + 1
@@ -109,7 +108,7 @@ class Maze:
         used = time.astype(jnp.float32) / jnp.asarray(params.max_steps, jnp.float32)
         reward = jnp.where(reached, np.float32(1) - np.float32(0.9) * used, np.float32(0))
         truncated = (time >= params.max_steps) & ~reached
-        return state, Step(self._observe(state, params, rows), reward, reached, truncated)
+        return state, Step(self._observe(state, params), reward, reached, truncated)
 
     def observation_space(self, params: Level) -> Seen:
         image: Any = Box(0.0, 1.0, (self.view, self.view, 3))
@@ -125,12 +124,12 @@ class Maze:
 
         return draw(jax.device_get(params), jax.device_get(state), self.view)
 
-    def _observe(self, state: State, level: Level, rows: bitset.Words) -> Seen:
+    def _observe(self, state: State, level: Level) -> Seen:
         """The square in front of the agent, turned so that the agent looks up."""
         v, d, last = self.view, state.direction, self.view - 1
         top = state.row - _where(d, v // 2, 0, v // 2, last)
         left = state.column - _where(d, 0, v // 2, last, v // 2)
-        walls = _turned(_square(rows, top, left, v), d, v)
+        walls = _turned(_square(level, top, left, v), d, v)
         goal_row = jnp.asarray(level.goal, jnp.int32) // self.size
         row, column = goal_row - top, level.goal - self.size * goal_row - left
         seen = (row >= 0) & (row < v) & (column >= 0) & (column < v)
@@ -147,12 +146,9 @@ class Maze:
             )
 
 
-def _by_row(level: Level) -> bitset.Words:
-    """The rows' words. Of a batch each word lies in one piece, or a step takes half again."""
-    return bitset.split(_IN_PIECES(jnp.asarray(level.rows)))
-
-
-_IN_PIECES = batch_last(lambda rows: rows + np.uint32(0))
+def _row(level: Level, row: Array) -> Array:
+    """The word of a row, or of some row where there is none such."""
+    return jnp.asarray(level.rows).at[row].get(mode="clip")
 
 
 def _image(v: int) -> Callable[..., Array]:
@@ -200,28 +196,17 @@ def _turned(square: Array, direction: Array, v: int) -> Array:
     return jnp.where(upside_down, moved(lambda i, j: v * (last - i) + j), word)
 
 
-def _square(rows: bitset.Words, top: Array, left: Array, v: int) -> Array:
-    """The walls in `v` by `v` cells from (top, left), row by row in one word; outside is wall.
-
-    The rows are shifted up by `top` in steps of powers of two, as a barrel shifter does.
-    """
-    size, pad = len(rows), v - 1
+def _square(level: Level, top: Array, left: Array, v: int) -> Array:
+    """The walls in `v` by `v` cells from (top, left), row by row in one word; outside is wall."""
+    size, pad = np.shape(level.rows)[-1], v - 1
     full = np.uint32((1 << (size + 2 * pad)) - 1)
     sides = full & ~np.uint32(((1 << size) - 1) << pad)
-    padded = [jnp.uint32(full)] * pad
-    padded += [(rows[i] << pad) | sides for i in range(size)]
-    padded += [jnp.uint32(full)] * pad
-    shift, left = top + pad, (left + pad).astype(jnp.uint32)
-    for power in (16, 8, 4, 2, 1):
-        on = (shift & power) != 0
-        padded = [
-            jnp.where(on, padded[i + power] if i + power < len(padded) else full, padded[i])
-            for i in range(min(v + power - 1, len(padded)))
-        ]
-    square = jnp.uint32(0)
+    left, square = (left + pad).astype(jnp.uint32), jnp.uint32(0)
     for i in range(v):
-        line = (padded[i] >> left) & np.uint32((1 << v) - 1)
-        square = square | (line << np.uint32(v * i))
+        row = top + i
+        inside = (row >= 0) & (row < size)
+        line = jnp.where(inside, (_row(level, row) << np.uint32(pad)) | sides, full) >> left
+        square = square | ((line & np.uint32((1 << v) - 1)) << np.uint32(v * i))
     return square
 
 
