@@ -63,7 +63,8 @@ CASES = {
     "redq": Case("Pendulum-v1", REPLAY | {"num_critics": 3, "policy_delay": 2, "dropout": True}),
     "reinforce": Case("CartPole-v1", ON_POLICY),
     "relic": Case(
-        "CartPole-v1", ON_POLICY | {"num_minibatches": 2, "num_updates": 2, "memory_size": 8}
+        "CartPole-v1",
+        ON_POLICY | {"num_minibatches": 2, "num_updates": 2, "memory_size": 8, "layers": 1},
     ),
     "sac": Case("Pendulum-v1", REPLAY),
     "sac_discrete": Case("CartPole-v1", REPLAY),
