@@ -1,6 +1,7 @@
 """Learning to actively learn: the bandit, policies by hand, policy and adversary."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -108,16 +109,17 @@ def test_successive_rejects_by_the_book():
 def test_the_policy_goes_with_the_arms():
     """What it does depends on the order of the arms or on where 0 is, so classes are not enough."""
     network = active.Network((8, 8), 12)
+    apply: Any = jax.jit(network.apply)
     counts, sums = jnp.array([3.0, 0.0, 1.0, 2.0]), jnp.array([1.0, 0.0, -1.0, 4.0])
     seen = Statistics(counts, sums, jnp.float32(0.5))
     params = network.init(jax.random.key(0), seen)
-    logits = network.apply(params, seen)
+    logits = apply(params, seen)
     order = jnp.array([2, 0, 3, 1])
     moved = Statistics(counts[order], sums[order] + 7.0 * counts[order], seen.left)
-    np.testing.assert_allclose(network.apply(params, moved), logits[order], atol=1e-5)
+    np.testing.assert_allclose(apply(params, moved), logits[order], atol=1e-5)
     assert float(jnp.ptp(logits)) > 1e-6
     nothing = Statistics(jnp.zeros(4), jnp.zeros(4), jnp.float32(1.0))
-    assert bool(jnp.isfinite(network.apply(params, nothing)).all())
+    assert bool(jnp.isfinite(apply(params, nothing)).all())
 
 
 def test_the_adversary_climbs_the_loss():

@@ -149,15 +149,14 @@ def test_nothing_crosses_an_end():
         moved = jax.tree.map(
             lambda x: x.at[3:].set(jnp.zeros((), x.dtype)) if jnp.ndim(x) else x, inputs
         )
-        inputs, moved = (x._replace(behaviour=inputs.outputs.policy.log_p) for x in (inputs, moved))
+        inputs, moved = (x._replace(behaviour=disco.log_p(inputs.outputs)) for x in (inputs, moved))
         a, b = estimates_of(inputs), estimates_of(moved)
         np.testing.assert_array_equal(a.target[:3], b.target[:3])
         after = jnp.where(cut, 0.97 * (_policy(inputs.next_outputs) * of_next(inputs)).sum(-1), 0.0)
         np.testing.assert_allclose(a.target[2], (inputs.reward + after)[2], rtol=1e-4, atol=1e-5)
     x = jax.random.normal(jax.random.key(0), (5, 3, 27))
-    layer = eta().trajectory
-    h = jax.jit(disco.network.backwards)
-    np.testing.assert_array_equal(h(layer, x, done)[:3], h(layer, x.at[3:].set(0.0), done)[:3])
+    h = jax.jit(lambda x: disco.network.backwards(eta().trajectory, (x,), done))
+    np.testing.assert_array_equal(h(x)[:3], h(x.at[3:].set(0.0))[:3])
 
 
 def _policy(outputs: Outputs) -> Any:
@@ -203,7 +202,7 @@ def test_values_as_two_bins():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("buffer_size", [0, 64])
+@pytest.mark.parametrize("buffer_size", [pytest.param(0, marks=pytest.mark.full), 64])
 def test_the_agent_follows_its_targets(buffer_size):
     """Values from the wrong rollout, a behaviour policy that is not the one that acted, steps in
     the wrong direction: on Walk, where the way to the prize is 3 steps and loitering pays 0."""
@@ -244,6 +243,7 @@ def test_one_update_by_hand():
     assert bool((second.memory.lifetime.hidden != first.memory.lifetime.hidden).all())
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_it_is_meta_trained_by_gradients():
     """A leaf that the meta-gradient does not reach, or a window that resets the memory."""
@@ -297,7 +297,7 @@ def test_forbidden_actions_have_no_target():
     inputs = recorded()
     mask = jnp.ones((5, 3, 4), bool).at[:, :, 3].set(False)
     action = jnp.minimum(inputs.action, 2)
-    masked = lambda o: o._replace(policy=distributions.categorical(o.policy.log_p, mask))  # noqa: E731
+    masked = lambda o: o._replace(policy=distributions.categorical(disco.log_p(o), mask))  # noqa: E731
     inputs = inputs._replace(
         action=action, outputs=masked(inputs.outputs), next_outputs=masked(inputs.next_outputs),
         target_outputs=masked(inputs.target_outputs),
@@ -324,6 +324,6 @@ def test_what_does_not_fit_is_told_apart():
     with pytest.raises(ValueError, match="no disco_agent"):
         disco_agent.view(lpg_agent.make(Walk()))
     with pytest.raises(ValueError, match=r"reader\.y\.0\.weights"):
-        targets_of(TINY.init(jax.random.key(0)), RULE.memory((), ()), recorded())
+        targets_of(TINY.init(jax.random.key(0)), RULE.memory(eta(), ()), recorded())
     with pytest.raises(ValueError, match=r"weights|z="):
         tiny().check(disco_agent.HParams(weights=Weights(z=-1.0)))

@@ -99,7 +99,8 @@ class BestArm:
 
     def observation_space(self, params: Any) -> Any:
         each = lambda low, high: Box(low, high, (self.arms,))  # noqa: E731
-        return Statistics(each(0.0, float(self.budget)), each(-np.inf, np.inf), Box(0.0, 1.0))
+        record: Any = Statistics
+        return record(each(0.0, float(self.budget)), each(-np.inf, np.inf), Box(0.0, 1.0))
 
     def action_space(self, params: Any) -> Discrete:
         return Discrete(self.arms)

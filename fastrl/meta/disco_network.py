@@ -107,8 +107,8 @@ def init(key: Key, predictions: int, hidden: int, lifetime: int, embedding: int)
     width = _FIXED + CHANNELS[-1]
 
     def dense(rows: int, columns: int, scale: float | None = None) -> Dense:
-        scale = rows**-0.5 if scale is None else scale
-        weights = scale * jax.random.truncated_normal(next(keys), -2, 2, (rows, columns))
+        deviation = rows**-0.5 if scale is None else scale
+        weights = deviation * jax.random.truncated_normal(next(keys), -2, 2, (rows, columns))
         return Dense(weights, jnp.zeros(columns))
 
     def reader() -> Reader:
@@ -129,35 +129,34 @@ def apply(p: Parameters, memory: Recurrent, seen: Seen) -> tuple[Outputs, Recurr
     """What the outputs should have been, and the state of the recurrence over updates."""
     inputs, actions = read(p.reader, seen)
     x = backwards(p.trajectory, inputs, seen.ends)
-    gate = p.gate(memory.hidden)
-    x = x * gate.reshape((1, 1, -1))
-    shape = (*actions.shape[:-1], x.shape[-1])
-    wide = jnp.concatenate([jnp.broadcast_to(x[:, :, None], shape), actions], -1)
-    policy = p.policy(_layer(p.policy_layer, wide))[..., 0]
-    outputs = Outputs(policy, p.y(x), p.z(x))
+    x = x * p.gate(memory.hidden).reshape((1, 1, -1))
+    each = x[:, :, None]  # the same for all actions, so its mean over them is itself
+    mean = actions.mean(2, keepdims=True)
+    layer = jax.nn.relu(_joined(p.policy_layer, each, actions, each, mean))
+    outputs = Outputs(p.policy(layer)[..., 0], p.y(x), p.z(x))
     reader = p.lifetime_reader
     inputs, _ = read(reader, seen)
     told = _embed(reader.y, jax.nn.softmax(outputs.y))
-    summary = p.lifetime_layer(jnp.concatenate([inputs, p.summary(x), told], -1))
-    return outputs, _lstm(p.lifetime, memory, summary.mean((0, 1)))
+    summary = _joined(p.lifetime_layer, *inputs, p.summary(x), told).mean((0, 1))
+    gates = _joined(p.lifetime, summary, memory.hidden)
+    return outputs, _gated(gates, memory)
 
 
-def read(reader: Reader, seen: Seen) -> tuple[Array, Array]:
-    """Inputs `[T, N, 27]`, and c(s, .) `[T, N, A, 2]`."""
+def read(reader: Reader, seen: Seen) -> tuple[tuple[Array, ...], Array]:
+    """Inputs in parts that make up `[T, N, 27]`, and c(s, .) `[T, N, A, 2]`."""
     action = seen.action
     online, target = (_Embedded(reader, pair) for pair in (seen.online, seen.target))
     one_hot = jax.nn.one_hot(action, seen.policy.shape[-1], dtype=seen.policy.dtype)
     policies = seen.policy, seen.behaviour, seen.target_policy
-    of_actions = [*policies, online.z, target.z, *seen.per_action, one_hot]
-    c = jnp.stack(of_actions, -1)
+    c = jnp.stack([*policies, online.z, target.z, *seen.per_action, one_hot], -1)
     for layer in reader.actions:
-        c = _layer(layer, c)
+        c = jax.nn.relu(_joined(layer, c, c.mean(2, keepdims=True)))
     chosen = [select(x, action) for x in policies]
     columns = [
         *chosen[:2], *seen.numbers, chosen[2], online.y, online.next_y, target.y, target.next_y,
         *online.columns(seen), *target.columns(seen),
     ]  # fmt: skip
-    return jnp.concatenate([jnp.stack(columns, -1), c.mean(2), select(c, action)], -1), c
+    return (jnp.stack(columns, -1), c.mean(2), select(c, action)), c
 
 
 class _Embedded:
@@ -174,11 +173,11 @@ class _Embedded:
         return [select(self.z, seen.action), *means, self.z.max(-1), self.next_z.max(-1)]
 
 
-def backwards(p: Dense, inputs: Array, ends: Array) -> Array:
-    """The LSTM's outputs `[T, N, H]` from the last step of `[T, N, D]` to the first."""
+def backwards(p: Dense, inputs: tuple[Array, ...], ends: Array) -> Array:
+    """The LSTM's outputs `[T, N, H]` over `inputs` `[T, N, *]`, from the last step to the first."""
     size = p.bias.shape[0] // 4
-    width = inputs.shape[-1]
-    own = Dense(p.weights[:width], p.bias)(inputs)
+    width = sum(x.shape[-1] for x in inputs)
+    own = _joined(Dense(p.weights[:width], p.bias), *inputs)
 
     def step(state: Recurrent, now: tuple[Array, Array]) -> tuple[Recurrent, Array]:
         own_t, end_t = now
@@ -188,10 +187,6 @@ def backwards(p: Dense, inputs: Array, ends: Array) -> Array:
 
     zero = jnp.zeros_like(own[0, :, :size])
     return jax.lax.scan(step, Recurrent(zero, zero), (own, ends), reverse=True)[1]
-
-
-def _lstm(p: Dense, state: Recurrent, x: Array) -> Recurrent:
-    return _gated(p(jnp.concatenate([x, state.hidden], -1)), state)
 
 
 def _gated(gates: Array, state: Recurrent) -> Recurrent:
@@ -206,7 +201,15 @@ def _embed(layers: tuple[Dense, Dense], x: Array) -> Array:
     return second(jax.nn.relu(first(x)))
 
 
-def _layer(layer: Dense, x: Array) -> Array:
-    """On each action `[T, N, A, C]` beside the mean over actions."""
-    mean = jnp.broadcast_to(x.mean(2, keepdims=True), x.shape)
-    return jax.nn.relu(layer(jnp.concatenate([x, mean], -1)))
+def _joined(layer: Dense, *parts: Array) -> Array:
+    """`layer` on `parts` `[..., *]` side by side, as a sum of products.
+
+    What is the same along an axis is multiplied once.  And where XLA (of jaxlib 0.10.2) fuses
+    arrays put side by side into others put side by side, its CPU compiler fails.
+    """
+    start, total = 0, layer.bias.reshape((1,) * (parts[0].ndim - 1) + layer.bias.shape)
+    for part in parts:
+        end = start + part.shape[-1]
+        total = total + part @ layer.weights[start:end]
+        start = end
+    return total
