@@ -3,6 +3,7 @@
     fastrl meta-train lpo_cartpole --run-dir runs/lpo
     python bench/meta.py runs/lpo --seeds 10
     python bench/meta.py runs/lpo --only Acrobot-v1 --lifetimes 0.25 1 4
+    python bench/meta.py runs/ta_lpo --against runs/lpo --lifetimes 0.25 1 4
 
 Every line is a comparison over seeds, both sides with the same ones: `ratio` is the return with
 the learned objective over the other's, the note has the paired difference with its 95 % interval.
@@ -10,6 +11,7 @@ Settings are those of the meta-training, but for the environment and what `CASES
 """
 
 import dataclasses
+import functools
 import sys
 from typing import Any, NamedTuple
 
@@ -58,29 +60,39 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=RATE, help="learning rate (%(default)s)")
     parser.add_argument("--lifetimes", nargs="+", type=float, default=[1.0], metavar="TIMES",
                         help="lengths, of each case's own")  # fmt: skip
+    parser.add_argument("--against", metavar="RUN", help="of another meta-training, instead")
     parsed = parser.parse_args(arguments)
     report = Report("Meta", options.options(parsed))
     loaded = meta.load(parsed.run)
+    rival = meta.load(parsed.against) if parsed.against else None
     for name in parsed.only or CASES:
         for times in parsed.lifetimes:
-            for row in compared(loaded, name, times, parsed.seeds, parsed.rate):
+            for row in compared(loaded, rival, name, times, parsed.seeds, parsed.rate):
                 report.add(row)
                 print(f"    {row['note']}", flush=True)
     report.close()
     return 0
 
 
-def compared(loaded: Any, name: str, times: float, seeds: int, rate: float) -> list[Row]:
-    """The learned objective against PPO's own and against its start, on one case."""
+def compared(
+    loaded: Any, rival: Any, name: str, times: float, seeds: int, rate: float
+) -> list[Row]:
+    """The learned objective against PPO's own and its start, or against `rival`, on one case."""
     case = CASES[name]
     steps = max(int(case.steps * times), BASE.num_envs * BASE.num_steps)
-    start = loaded.rule.init(prng.key(0))
-    ours, before = returns(loaded.rule, (loaded.eta, start), case, name, steps, seeds, rate)
-    (clipped,) = returns(objectives.clip, ((),), case, name, steps, seeds, rate)
-    worst = np.nanmin([ours, before, clipped])  # what an agent gets that diverged
-    ours, before, clipped = (np.where(np.isnan(x), worst, x) for x in (ours, before, clipped))
+    train = functools.partial(returns, case=case, name=name, steps=steps, seeds=seeds, rate=rate)
+    if rival is None:
+        ours, before = train(loaded.rule, (loaded.eta, loaded.rule.init(prng.key(0))))
+        (clipped,) = train(objectives.clip, ((),))
+        sides = {"PPO": clipped, "its start": before}
+    else:
+        (ours,) = train(loaded.rule, (loaded.eta,))
+        (theirs,) = train(rival.rule, (rival.eta,))
+        sides = {"the other rule": theirs}
+    worst = np.nanmin([ours, *sides.values()])  # what an agent gets that diverged
+    ours, *others = (np.where(np.isnan(x), worst, x) for x in (ours, *sides.values()))
+    sides = dict(zip(sides, others, strict=True))
     label = f"{name}, {steps:,} steps"
-    sides = {"PPO": clipped, "its start": before}
     note = "returns {:.4g} and {:.4g}"
     return [
         claims.row(label, peer, ours, theirs, "return", False,
