@@ -33,7 +33,6 @@ from fastrl import metrics as fm
 from fastrl.cells import Gru, MemoryConfig
 from fastrl.meta import intrinsic, meta_gradient
 from fastrl.meta.intrinsic import Learner
-from fastrl.meta.lpg_agent import ROLLOUT
 from fastrl.meta.meta_gradient import Sampler, State
 from fastrl.meta.meta_gradient_lives import CurriculumFactory
 from fastrl.meta.meta_gradient_windows import Windows
@@ -71,10 +70,7 @@ class Config:
 
     @property
     def side_by_side(self) -> int:
-        """`chunk`, or what it stands for if it is 0.
-
-        XLA's CPU compiler (jaxlib 0.10.2) fails on several lives of some shapes side by side.
-        """
+        """`chunk`, or what it stands for if it is 0."""
         automatic = 1 if jax.default_backend() == "cpu" else self.num_lives // self.devices
         return self.chunk or automatic
 
@@ -262,6 +258,7 @@ class Life(NamedTuple):
         log-probability of what was done and the entropy under the policy of the time."""
         own = _installed(hparams.inner, eta)
 
+        # Not under `jax.checkpoint`: XLA's CPU compiler (jaxlib 0.10.2) fails on the program.
         def update(state: intrinsic.State, _: None) -> tuple[intrinsic.State, Any]:
             after, t, metrics = self.learner.collect(state, life.task)
             policy = self.learner.policy(state, t.observation)
@@ -269,8 +266,6 @@ class Life(NamedTuple):
             steps = t, policy.log_prob(t.action), policy.entropy()
             return after, (steps, metrics | update_metrics)
 
-        policy = jax.checkpoint_policies.save_only_these_names(ROLLOUT)
-        update = jax.checkpoint(update, policy=policy, prevent_cse=False)
         state, (steps, metrics) = jax.lax.scan(update, life.state, length=self.window)
         return state, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps), metrics
 
