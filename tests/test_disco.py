@@ -223,6 +223,7 @@ def tiny() -> Any:
     return disco_agent.make(Walk(), CONFIG, objective=TINY)
 
 
+@pytest.mark.slow
 def test_one_update_by_hand():
     """A target network that runs ahead, a step that is not clipped, a memory that stands still."""
     algorithm = tiny()

@@ -37,13 +37,11 @@ def scalar(logits: Array, bound: float) -> Array:
 
 def cross_entropy(logits: Array, value: Array, bound: float) -> Array:
     """`[...]`: of `logits` `[..., K]` to the two bins around h(`value`), in proportion."""
-    last = logits.shape[-1] - 1
-    place = (jnp.clip(squashed(value), -bound, bound) + bound) * (last / (2.0 * bound))
-    low = jnp.clip(jnp.floor(place), 0, last - 1)
-    share = place - low
-    log_p = jax.nn.log_softmax(logits)
-    at = lambda i: jnp.take_along_axis(log_p, i.astype(jnp.int32)[..., None], -1)[..., 0]  # noqa: E731
-    return -((1.0 - share) * at(low) + share * at(low + 1))
+    size = logits.shape[-1]
+    place = (jnp.clip(squashed(value), -bound, bound) + bound) * ((size - 1) / (2.0 * bound))
+    index = jnp.arange(size).reshape((1,) * value.ndim + (size,))
+    share = jnp.maximum(1.0 - jnp.abs(place[..., None] - index), 0.0)
+    return -(share * jax.nn.log_softmax(logits)).sum(-1)
 
 
 def _bins(size: int, bound: float) -> Array:
@@ -116,6 +114,10 @@ def estimates(
 
 
 def select(x: Array, action: Array) -> Array:
-    """The entries of `x` `[T, N, A]` or `[T, N, A, K]` at `action` `[T, N]`."""
-    index = action.reshape(action.shape + (1,) * (x.ndim - action.ndim))
-    return jnp.take_along_axis(x, index, 2).squeeze(2)
+    """The entries of `x` `[T, N, A]` or `[T, N, A, K]` at `action` `[T, N]`.
+
+    As a sum: XLA's CPU compiler (of jaxlib 0.10.2) fails on gathers in a gradient of gradients.
+    """
+    taken = jax.nn.one_hot(action, x.shape[2], dtype=bool)
+    taken = taken.reshape(taken.shape + (1,) * (x.ndim - taken.ndim))
+    return jnp.where(taken, x, 0.0).sum(2)
