@@ -80,6 +80,7 @@ if TYPE_CHECKING:  # imported on first use, by `__getattr__`
     from fastrl.algorithms import r2d2 as r2d2
     from fastrl.algorithms import redq as redq
     from fastrl.algorithms import reinforce as reinforce
+    from fastrl.algorithms import relic as relic
     from fastrl.algorithms import sac as sac
     from fastrl.algorithms import sac_discrete as sac_discrete
     from fastrl.algorithms import sqirl as sqirl

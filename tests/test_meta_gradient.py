@@ -18,6 +18,7 @@ from fastrl.meta import (
     lpg_optimizer,
     meta_gradient,
     meta_gradient_inner,
+    meta_gradient_outer,
 )
 from fastrl.meta.meta_gradient_critic import Numbers, critic
 from fastrl.meta.meta_gradient_inner import Advanced, View
@@ -296,9 +297,9 @@ def test_a_life_that_diverges_is_left_out_and_replaced():
 
 def test_staggered_ends():
     """All lives that end together, an end of 0, or one beyond the lifetime."""
-    ends = meta_gradient._staggered(jnp.full(4, 20, jnp.int32), 5)
+    ends = meta_gradient_outer._staggered(jnp.full(4, 20, jnp.int32), 5)
     assert ends.tolist() == [5, 10, 15, 20]
-    ends = meta_gradient._staggered(jnp.array([3, 7, 50], jnp.int32), 5)
+    ends = meta_gradient_outer._staggered(jnp.array([3, 7, 50], jnp.int32), 5)
     assert ends.tolist() == [3, 7, 50]
 
 

@@ -31,10 +31,11 @@ import jax.numpy as jnp
 from fastrl import door, returns
 from fastrl import metrics as fm
 from fastrl.cells import Gru, MemoryConfig
-from fastrl.meta import intrinsic, meta_gradient
+from fastrl.meta import intrinsic
+from fastrl.meta import meta_gradient_outer as outer
 from fastrl.meta.intrinsic import Learner
-from fastrl.meta.meta_gradient import Sampler, State
 from fastrl.meta.meta_gradient_lives import CurriculumFactory
+from fastrl.meta.meta_gradient_outer import Sampler, State
 from fastrl.meta.meta_gradient_windows import Windows
 from fastrl.metrics import Metrics
 from fastrl.types import Algorithm, Array, Key, PyTree, Scalar, Transition
@@ -129,7 +130,7 @@ def make(
     """
     door.record("learner", learner, Learner)
     door.record("config", config, Config)
-    teacher = curriculum or meta_gradient._independent(learner.algorithm, sampler)
+    teacher = curriculum or outer.independent(learner.algorithm, sampler)
     return _make(learner, config, teacher)
 
 
@@ -139,30 +140,13 @@ def _make(learner: Learner, config: Config, teacher: CurriculumFactory) -> Algor
     teaching: Any = life  # what a curriculum asks of a life is its inner algorithm
     curriculum = teacher(teaching)
     windows: Any = Windows(teaching, config.side_by_side, config.devices)
-    parts: Any = meta_gradient._Parts(config, windows, curriculum)  # type: ignore[arg-type]
 
-    def init(key: Key, hparams: HParams, task: Any) -> State:
-        key, reward_key, value_key, task_key, live_key = jax.random.split(key, 5)
-        eta = Eta(learner.network.init(reward_key), life.value.init(value_key))
-        own = meta_gradient._own(learner.algorithm, task)
-        memory, tasks = curriculum.init(task_key, config.num_lives, own)
-        keys = jax.random.split(live_key, config.num_lives)
-        lives = windows.begin(eta, hparams, keys, tasks)
-        if config.stagger:
-            lives = lives._replace(end=meta_gradient._staggered(lives.lifetime, config.window))
-        optimizer = meta_gradient._optimizer(hparams).init(eta)  # type: ignore[arg-type]
-        return State(key, eta, optimizer, lives, memory)
+    def start(key: Key) -> Eta:
+        reward_key, value_key = jax.random.split(key)
+        return Eta(learner.network.init(reward_key), life.value.init(value_key))
 
-    def check(hparams: HParams) -> None:
-        door.ranges(hparams, RANGES)
-        learner.algorithm.check(hparams.inner)
-
-    steps = config.num_lives * config.window * learner.algorithm.steps_per_iteration
-    step: Any = functools.partial(meta_gradient._iterate, parts)
-    return Algorithm(
-        init, step, meta_gradient._no_policy, steps,
-        HParams(), parameters=lambda state: state.eta, check=check,
-    )  # fmt: skip
+    steps = config.window * learner.algorithm.steps_per_iteration
+    return outer.learner(config, windows, curriculum, start, HParams(), RANGES, steps)
 
 
 class Value(NamedTuple):

@@ -19,46 +19,28 @@ not finite is counted as `diverged`, left out of the mean, and replaced.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
-import optax
 
-from fastrl import door, optim
-from fastrl import metrics as fm
-from fastrl.hparams import as_arrays
-from fastrl.meta import evolution_lives, lpg_optimizer, meta_gradient_inner
+from fastrl import door
+from fastrl.meta import evolution_lives, meta_gradient_inner
+from fastrl.meta import meta_gradient_outer as outer
 from fastrl.meta.meta_gradient_config import RANGES, Config, HParams
 from fastrl.meta.meta_gradient_critic import critic
 from fastrl.meta.meta_gradient_inner import ViewFactory
 from fastrl.meta.meta_gradient_lives import (
     KEPT,
-    Curriculum,
     CurriculumFactory,
     Install,
     Life,
-    Lives,
-    independent,
-    pick,
 )
+from fastrl.meta.meta_gradient_outer import Sampler, State
 from fastrl.meta.meta_gradient_windows import Windows
-from fastrl.metrics import Metrics
 from fastrl.types import Algorithm, Array, Key, PyTree
 
-Sampler = Callable[[Key, Any], Any]  # (key, the outer task) -> an inner task
 Lifetime = Callable[[Key], Array]  # key -> updates
 _DEFAULT = Config()
-
-
-class State(NamedTuple):
-    """All there is to go on with."""
-
-    key: Key
-    eta: PyTree  # what is learned
-    optimizer: optax.OptState
-    lives: Lives
-    curriculum: Any
 
 
 def make(
@@ -89,16 +71,8 @@ def make(
     for name, given in (("start", start), ("install", install), ("view", view)):
         door.function(name, given, "lpg.LPG().init" if name == "start" else f"a {name}")
     lifetime = lifetime or _lifetime(inner, config.lifetime)
-    curriculum = curriculum or _independent(inner, sampler)
+    curriculum = curriculum or outer.independent(inner, sampler)
     return _make(inner, start, config, lifetime, curriculum, view, install)
-
-
-@functools.lru_cache(maxsize=256)
-def _independent(inner: Algorithm, sampler: Sampler | None) -> CurriculumFactory:
-    draw_level = getattr(inner.env, "sample_level", None)
-    if sampler is None and draw_level is not None:
-        return functools.partial(independent, lambda key, task: draw_level(key))
-    return functools.partial(independent, sampler or (lambda key, task: task))
 
 
 @functools.lru_cache(maxsize=256)
@@ -128,75 +102,6 @@ def _make(
     life = Life(inner, seen, values, install, lifetime, config.window, KEPT[config.keep])
     curriculum = teacher(life)
     windows = Windows(life, config.side_by_side, config.devices)
-    parts = _Parts(config, windows, curriculum)
-
-    def init(key: Key, hparams: HParams, task: Any) -> State:
-        key, start_key, task_key, live_key = jax.random.split(key, 4)
-        eta = start(start_key)
-        memory, tasks = curriculum.init(task_key, config.num_lives, _own(inner, task))
-        keys = jax.random.split(live_key, config.num_lives)
-        lives = windows.begin(eta, hparams, keys, tasks)
-        if config.stagger:
-            lives = lives._replace(end=_staggered(lives.lifetime, config.window))
-        return State(key, eta, _optimizer(hparams).init(eta), lives, memory)
-
-    def check(hparams: HParams) -> None:
-        door.ranges(hparams, RANGES)
-        inner.check(hparams.inner)
-
     steps = config.window * inner.steps_per_iteration + seen.steps
-    return Algorithm(
-        init, functools.partial(_iterate, parts), _no_policy, config.num_lives * steps,
-        HParams(inner=inner.default_hparams), parameters=lambda state: state.eta, check=check,
-    )  # fmt: skip
-
-
-class _Parts(NamedTuple):
-    """What is closed over."""
-
-    config: Config
-    windows: Windows
-    curriculum: Curriculum
-
-
-def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
-    """New lives for those that ended, a window of all, and a step of eta."""
-    config, lives = parts.config, state.lives
-    key, draw_key, live_key = jax.random.split(state.key, 3)
-    ended = lives.age >= lives.end
-    memory, tasks, told = parts.curriculum.draw(
-        draw_key, state.curriculum, lives, ended, hparams, _own(parts.windows.life.inner, task)
-    )
-    keys = jax.random.split(live_key, config.num_lives)
-    total, count, metrics, lives = parts.windows(state.eta, hparams, lives, ended, keys, tasks)
-    gradient = jax.tree.map(lambda g: g / jnp.maximum(count, 1), total)
-    updates, optimizer = _optimizer(hparams).update(gradient, state.optimizer, state.eta)
-    moved = optax.apply_updates(state.eta, updates), optimizer
-    eta, optimizer = pick(count > 0, moved, (state.eta, state.optimizer))
-    metrics = metrics | told | {
-        "diverged": fm.mean(config.num_lives - count) , "ended": fm.mean(ended.sum()),
-        "grad_norm": fm.mean(lpg_optimizer.norm(gradient)),
-        "eta_norm": fm.mean(lpg_optimizer.norm(eta)),
-    }  # fmt: skip
-    return State(key, eta, optimizer, lives, memory), metrics
-
-
-def _staggered(lifetime: Array, window: int) -> Array:
-    """Ends of the first lives: spread evenly over a lifetime, in whole windows."""
-    number = jnp.arange(1, lifetime.shape[0] + 1, dtype=jnp.int32)
-    windows = -(-lifetime // window)
-    end = window * -(-windows * number // lifetime.shape[0])
-    return jnp.clip(end, 1, lifetime)
-
-
-def _optimizer(hparams: HParams) -> optax.GradientTransformation:
-    return optim.adam(hparams.learning_rate, hparams.max_grad_norm, epsilon=1e-8)
-
-
-def _own(inner: Algorithm, task: Any) -> Any:
-    """The outer task, or the inner environment's default one if there is none."""
-    return as_arrays(inner.env.default_params()) if task is None else task
-
-
-def _no_policy(*_: Any) -> Any:
-    raise ValueError("meta_gradient learns an objective and has no policy of its own to act with")
+    hparams = HParams(inner=inner.default_hparams)
+    return outer.learner(config, windows, curriculum, start, hparams, RANGES, steps)
