@@ -75,8 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     for env in names(parsed.env):
         for num_envs in chosen.num_envs or (1024, 8192):
             against = found(env, parsed.per_env, parsed.costs)
-            settings = dict.fromkeys(("per_env", "traced"), parsed.per_env)
-            settings["store"] = parsed.store
+            per_env, store = parsed.per_env, parsed.store
+            settings = {"per_env": per_env, "traced": per_env, "store": store}
             report.add(*compare(env, num_envs, settings, against, chosen))
     report.close()
     return 0

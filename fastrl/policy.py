@@ -16,7 +16,7 @@ from fastrl.checkpoint import CheckpointError, Restored
 from fastrl.episodes import Player, shapes
 from fastrl.evaluate import Evaluation, environment, evaluate, one_key
 from fastrl.files import RunFolderError
-from fastrl.hparams import as_arrays
+from fastrl.hparams import as_arrays, conform
 from fastrl.kernels import prng
 from fastrl.run_folder import RunFolder
 from fastrl.types import Action, Algorithm, Array, Env, Key, Observation, PyTree
@@ -148,7 +148,7 @@ def _built(
     else:
         hparams = algorithm.default_hparams
         task = algorithm.env.default_params() if task is None and algorithm.env else task
-    return algorithm, as_arrays(hparams), as_arrays(task)
+    return algorithm, conform(hparams, algorithm.default_hparams), as_arrays(task)
 
 
 def _restored(folder: RunFolder, which: Which, target: PyTree) -> Restored:

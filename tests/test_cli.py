@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fastrl import config, registry
+from fastrl import algorithms, config, registry
 from fastrl.cli import VERBS, main
 from fastrl.cli.flags import field_docs
 from fastrl.cli.request import read_request
@@ -413,6 +413,13 @@ def test_help(verb: str, folder: Path, capsys) -> None:
     said = capsys.readouterr().out
     assert f"usage: fastrl {verb}" in said
     assert "-h, --help" in said
+
+
+@pytest.mark.parametrize("algorithm", algorithms.names())
+def test_every_algorithm_has_flags(algorithm: str, folder: Path, capsys) -> None:
+    """A config with something that no flag can be made of: `ClassVar`s of stream learners."""
+    assert main(["train", "--algorithm", algorithm, "--help"]) == 0
+    assert "--config.num-" in capsys.readouterr().out
 
 
 def test_train_help_shows_the_configs_values(folder: Path, capsys) -> None:

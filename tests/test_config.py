@@ -17,6 +17,7 @@ from fastrl.envs.classic import CartPole
 from fastrl.transforms import FrameStack, TimeLimit
 
 CARTPOLE = 'env = "CartPole-v1"\n'
+TRANSFORMED = [n for n in registry.names() if n.startswith("continual/")]
 LIMITED = 'env = "CartPole-v1"\ntransforms = [{name = "time_limit", max_steps = 20}]\n'
 
 # What is wrong, and what the error must say: the value, and the way out where there is one.
@@ -384,3 +385,14 @@ def test_words(words: list[str], hint: object, expected: object) -> None:
     got = values.read(words, hint, "--x")
     assert got == expected
     assert type(got) is type(expected)
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_names_of_transforms_are_kept(name):
+    """The transform taken for one that a script put on: a run that can't be gone on with."""
+    algorithm = ppo.make(fastrl.make(name), ppo.Config(num_envs=4, num_minibatches=1))
+    text = config.describe(algorithm, ppo.HParams(), algorithm.env.default_params(), steps=100)
+    described = config.loads(text)
+    assert described.env == name
+    assert not described.transforms
+    assert config.build(described).algorithm.env == algorithm.env

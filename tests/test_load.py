@@ -19,6 +19,7 @@ from fastrl.files import RunFolderError
 from fastrl.policy import Policy, load
 from fastrl.run import run
 from fastrl.spaces import Box, Discrete
+from fastrl.streaming import stream_q
 from fastrl.train import train
 from fastrl.types import Algorithm
 
@@ -202,6 +203,14 @@ def test_structured_observations():
         policy.act(Seen(np.zeros((3, 2, 2), np.uint8), 1), policy.initial_carry())
     with pytest.raises(ValueError, match="of type float64, expected uint8"):
         policy.act(Seen(np.zeros((2, 2)), 1), policy.initial_carry())
+
+
+def test_hparams_that_are_whole_numbers(tmp_path: Path):
+    """Types that the run had and its config can't say: 25,000 exploration steps as an integer."""
+    algorithm = stream_q.make(CartPole(), stream_q.Config(num_steps=10, hidden_sizes=(4,)))
+    state = train(algorithm, steps=20, run_dir=tmp_path / "run", progress=False)
+    loaded = load(tmp_path / "run").state
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, state.params)
 
 
 def test_not_a_run(tmp_path: Path):

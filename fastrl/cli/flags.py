@@ -14,7 +14,7 @@ import re
 import textwrap
 import tokenize
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
@@ -86,7 +86,8 @@ def _fields(record: Any, prefix: str) -> list[Any]:
     docs = field_docs(type(record))
     fields = []
     for name, annotation in get_type_hints(type(record), include_extras=True).items():
-        if annotation is Any:  # not for the command line: parameters of an objective
+        # Not for the command line: parameters of an objective, what belongs to the class.
+        if annotation is Any or get_origin(annotation) is ClassVar:
             continue
         hint, *marks = get_args(annotation) if get_origin(annotation) is Annotated else [annotation]
         default = getattr(record, name)

@@ -92,7 +92,7 @@ def _env_tables(env: Env) -> dict[str, Any]:
     names: dict[type, str] = {cls: name for name, cls in TRANSFORMS.items()}
     transforms: list[dict[str, Any]] = []
     inner: Any = env
-    while type(inner) in names:
+    while type(inner) in names and registry.find(inner) is None:  # some names are of transforms
         options = _changed_fields(inner, skip="env")
         if options is None:
             break

@@ -4,6 +4,8 @@ Needs github.com/google-deepmind/disco_rl (9059a29) on the path, and its require
     PYTHONPATH=disco_rl python make_disco.py
 """
 
+# pyright: reportMissingImports=false
+
 import pathlib
 
 import jax
