@@ -18,7 +18,7 @@ RULE = lpg.LPG(hidden_size=32)
 
 
 def after_lifetimes(algorithm: Any, etas: list[Any], env: Any) -> list[np.ndarray]:
-    """Final returns `[SEEDS, 8 levels]` of agents that live by each eta, the same levels for all."""
+    """Final returns `[SEEDS, 8 levels]` of agents that live by each eta, on the same levels."""
     run = fastrl.run(algorithm, LIFETIME * algorithm.steps_per_iteration)
     fitness = evolution_fitness.evaluation(algorithm, episodes=16)
     lifetime = float(LIFETIME * algorithm.steps_per_iteration)
