@@ -34,6 +34,7 @@ from fastrl.cells import Gru, MemoryConfig
 from fastrl.meta import intrinsic
 from fastrl.meta import meta_gradient_outer as outer
 from fastrl.meta.intrinsic import Learner
+from fastrl.meta.meta_gradient_config import side_by_side
 from fastrl.meta.meta_gradient_lives import CurriculumFactory
 from fastrl.meta.meta_gradient_outer import Sampler, State
 from fastrl.meta.meta_gradient_windows import Windows
@@ -63,17 +64,12 @@ class Config:
                 f"lifetime={self.lifetime} is not divisible by window={self.window}: "
                 "a life consists of whole windows"
             )
-        if self.num_lives % (max(self.chunk, 1) * self.devices):
-            raise ValueError(
-                f"num_lives={self.num_lives} is not divisible by chunk * devices = "
-                f"{max(self.chunk, 1)} * {self.devices}"
-            )
+        side_by_side(self.num_lives, self.chunk, self.devices)
 
     @property
     def side_by_side(self) -> int:
         """`chunk`, or what it stands for if it is 0."""
-        automatic = 1 if jax.default_backend() == "cpu" else self.num_lives // self.devices
-        return self.chunk or automatic
+        return side_by_side(self.num_lives, self.chunk, self.devices)
 
 
 class HParams(NamedTuple):

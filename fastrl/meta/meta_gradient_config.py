@@ -39,17 +39,25 @@ class Config:
         door.choice("critic_optimizer", self.critic_optimizer, lpg_optimizer.NAMES)
         shape = NetworkConfig(self.critic_hidden_sizes, self.critic_activation)
         object.__setattr__(self, "critic_hidden_sizes", shape.hidden_sizes)
-        if self.num_lives % (max(self.chunk, 1) * self.devices):
-            raise ValueError(
-                f"num_lives={self.num_lives} is not divisible by chunk * devices = "
-                f"{max(self.chunk, 1)} * {self.devices}"
-            )
+        side_by_side(self.num_lives, self.chunk, self.devices)
 
     @property
     def side_by_side(self) -> int:
         """`chunk`, or what it stands for if it is 0."""
-        automatic = 1 if jax.default_backend() == "cpu" else self.num_lives // self.devices
-        return self.chunk or automatic
+        return side_by_side(self.num_lives, self.chunk, self.devices)
+
+
+def side_by_side(num_lives: int, chunk: int, devices: int) -> int:
+    """`chunk`, or what it stands for if it is 0.
+
+    Raises ValueError for lives that do not come in whole chunks on every device.
+    """
+    if num_lives % (max(chunk, 1) * devices):
+        raise ValueError(
+            f"num_lives={num_lives} is not divisible by chunk * devices = "
+            f"{max(chunk, 1)} * {devices}"
+        )
+    return chunk or (1 if jax.default_backend() == "cpu" else num_lives // devices)
 
 
 class HParams(NamedTuple):
