@@ -1,7 +1,7 @@
 """Networks of flax.linen: torsos, heads, and the actor-critic that most learners use."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl import distributions, door, initializers, spaces
+from fastrl.kernels import mlp
 from fastrl.distributions import Distribution
 from fastrl.spaces import Box, Discrete, MultiDiscrete, Space
 from fastrl.types import Array, Key, Observation
@@ -30,6 +31,7 @@ class NetworkConfig:
     conv_features: tuple[int, ...] = (16,)
     shared_torso: bool = False  # one torso under both heads, or one for each
     layer_norm: bool = False  # before each activation
+    fused_mlp: bool = False  # dense layers by kernels on all cores of a CPU, see `_fused`
 
     def __post_init__(self) -> None:
         for name in ("hidden_sizes", "conv_features"):
@@ -39,6 +41,21 @@ class NetworkConfig:
             object.__setattr__(self, name, tuple(sizes))
         door.choice("activation", self.activation, tuple(ACTIVATIONS))
         door.choice("torso", self.torso, ("mlp", "conv"))
+        if self.fused_mlp:
+            self._check_fused()
+
+    def _check_fused(self) -> None:
+        plain = self.torso == "mlp" and not self.shared_torso and not self.layer_norm
+        if not plain or self.activation not in mlp.ACTIVATIONS:
+            raise ValueError(
+                f"fused_mlp=true: needs an activation of {', '.join(mlp.ACTIVATIONS)} "
+                f"(not {self.activation}), torso='mlp', shared_torso=false and no layer_norm"
+            )
+        if any(n % mlp.LANES or n > mlp.WIDEST for n in self.hidden_sizes):
+            raise ValueError(
+                f"fused_mlp=true: hidden_sizes={self.hidden_sizes} must be multiples of "
+                f"{mlp.LANES} and at most {mlp.WIDEST}"
+            )
 
 
 def _is_size(n: Any) -> bool:
@@ -121,7 +138,7 @@ def actor_critic(
     continuous = isinstance(action_space, Box)
     network = _Network(config, distributions.num_outputs(action_space), continuous)
 
-    outputs_of: Callable[..., Any] = network.apply
+    outputs_of: Callable[..., Any] = _fused(network) if config.fused_mlp else network.apply
 
     def init(key: Key) -> Any:
         actor, critic, _ = split_views(spaces.zeros(observation_space))
@@ -142,6 +159,41 @@ def actor_critic(
         return outputs_of(params, encode_critic(critic), method="value")
 
     return ActorCritic(init, apply, policy, value)
+
+
+def _fused(network: _Network) -> Callable[..., Any]:
+    """`network.apply` with the dense layers of policy and value as one operation, `kernels.mlp`.
+
+    The kernels are numba's: they compile for some seconds, at every start, and are worth it where
+    a training takes minutes.  On GPU and TPU it is what `network.apply` does.
+    """
+    activation = network.config.activation
+
+    def through(params: Any, parts: Sequence[str], inputs: Sequence[Array]) -> list[Array]:
+        networks = [_layers(params[f"{part}_torso"], params[f"{part}_head"]) for part in parts]
+        batch = inputs[0].shape[:-1]
+        rows = [x.reshape(-1, x.shape[-1]) for x in inputs]
+        outputs = mlp.apply(rows, networks, activation)
+        return [y.reshape(*batch, y.shape[-1]) for y in outputs]
+
+    def apply(variables: Any, *inputs: Array, method: str = "both") -> Any:
+        params = variables["params"]
+        if method == "value":
+            return through(params, ["critic"], inputs)[0][..., 0]
+        log_std = params.get("log_std")
+        if method == "policy":
+            return through(params, ["actor"], inputs)[0], log_std
+        outputs, value = through(params, ["actor", "critic"], inputs)
+        return outputs, log_std, value[..., 0]
+
+    return apply
+
+
+def _layers(torso: Any, head: Any) -> list[tuple[Array, Array]]:
+    """Weights and biases from input to output."""
+    return [
+        (x["kernel"], x["bias"]) for x in (*(torso[f"Dense_{i}"] for i in range(len(torso))), head)
+    ]
 
 
 def split_views(observation: Any) -> tuple[Any, Any, Any]:

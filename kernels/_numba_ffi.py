@@ -38,6 +38,7 @@ class _Call:
     aliases: tuple[tuple[int, int], ...]
     batched: tuple[bool, ...]
     batch: tuple[int, ...] = ()
+    tasks: bool = False
     # Does what the kernel does, so it makes no difference to which calls are the same.
     fallback: Callable[..., Arrays] | None = dataclasses.field(default=None, compare=False)
 
@@ -48,13 +49,17 @@ def numba_call(
     *arrays: Any,
     aliases: dict[int, int] | None = None,
     fallback: Callable[..., Arrays] | None = None,
+    tasks: bool = False,
 ) -> list[jax.Array]:
     """The results of `kernel(*arrays, *results)`, shaped like `outputs` (shape and dtype each).
 
     `kernel` is a plain function in numba's subset of Python that calls no other Python function,
     does not raise, and writes all of its results.  `aliases` {argument: result} gives a result
     its argument's memory and contents.  `fallback(*arrays)` is what is lowered instead, with
-    a warning, where numba cannot be used; without it that is a RuntimeError.
+    a warning, where numba cannot be used; without it that is a RuntimeError.  With `tasks` the kernel
+    is `kernel(task, arguments, results, index)` of addresses, from which `_buffers.matrix` takes the
+    float32 arrays `[rows, columns]`, and is called for each row of the last result, at most 31, on
+    the threads that XLA has.
 
     Raises TypeError for dtypes that numba lacks, ValueError for aliases that do not fit.
     """
@@ -62,7 +67,7 @@ def numba_call(
     shapes = tuple(jax.ShapeDtypeStruct(o.shape, o.dtype) for o in outputs)
     pairs = tuple(sorted((aliases or {}).items()))
     _check(kernel.__name__, arrays, shapes, pairs)
-    call = _Call(kernel, shapes, pairs, (False,) * len(arrays), fallback=fallback)
+    call = _Call(kernel, shapes, pairs, (False,) * len(arrays), tasks=tasks, fallback=fallback)
     return _numba_call_p.bind(*arrays, call=call)
 
 
@@ -141,7 +146,9 @@ def _lower(context: Any, *operands: Any, call: _Call) -> Any:
     try:
         from fastrl.kernels import _numba_handler
 
-        name = _numba_handler.register(call.kernel, *_specs(context.avals_in, call))
+        name = _numba_handler.register(
+            call.kernel, *_specs(context.avals_in, call), call.tasks, threads=_is_alone()
+        )
     except Exception as error:  # numba missing, or not for this machine: many kinds of errors
         why = f"{call.kernel.__name__}: {type(error).__name__}: {str(error).strip()}"
         if call.fallback is None:
@@ -158,6 +165,11 @@ def _lower_elsewhere(context: Any, *operands: Any, call: _Call) -> Any:
         f"the numba implementation of {call.kernel.__name__!r} runs on CPU only, and the program "
         f"is for {platforms}: leave impl and FASTRL_KERNELS at 'auto'"
     )
+
+
+def _is_alone() -> bool:
+    """Whether the CPU is one device; otherwise its cores have work from the other ones."""
+    return jax.local_device_count("cpu") == 1
 
 
 mlir.register_lowering(_numba_call_p, _lower_elsewhere)

@@ -23,43 +23,51 @@ from typing import Any
 import jax
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import numpy_support
 from numba.np.arrayobj import make_array, populate_array
 
+from fastrl.kernels import _threads
+from fastrl.kernels._buffers import (
+    BUFFER_DATA, BUFFER_DIMS, BUFFER_RANK, FRAME_ARGS, FRAME_EXTENSION, FRAME_RETS, WORD, load, matrix, pointer, word,
+)  # fmt: skip
+
 Specs = tuple[tuple[str, int], ...]  # of each array: dtype and rank without the batch
 
-# Offsets in words of 8 bytes, in the structs of c_api.h (version 0.1 and later ones of 0.x,
-# which may only add fields).
-_FRAME_EXTENSION, _FRAME_ARGS, _FRAME_RETS = 1, 9, 14
-_BUFFER_DATA, _BUFFER_RANK, _BUFFER_DIMS = 3, 4, 5
+# Offsets in bytes in `XLA_FFI_Extension_Base` and what comes after it.
 _EXTENSION_TYPE_BYTES, _EXTENSION_METADATA, _METADATA_VERSION_BYTES = 8, 3, 24
 _METADATA, _API_MAJOR, _API_MINOR = 1, 0, 1
 
-_WORD = ir.IntType(64)
 _registered: dict[str, Any] = {}  # keeps the machine code alive
 
 
-def register(kernel: Callable[..., None], args: Specs, rets: Specs) -> str:
+def register(
+    kernel: Callable[..., None], args: Specs, rets: Specs, tasks: bool = False, threads: bool = True
+) -> str:
     """The name under which XLA finds `kernel(*arguments, *results)`; compiled on first use.
+
+    With `tasks` it is `kernel(task, arguments, results, index)`, called for each row of the last
+    result, on all of XLA's threads or on one.
 
     A compiled program in JAX's persistent cache finds its kernel by name in the next process,
     so the name is a hash of the content: source, what it closes over, types, numba's version.
     """
-    text = repr((describe(kernel), args, rets, numba.__version__))
+    text = repr((describe(kernel), args, rets, tasks, threads, numba.__version__))
     name = f"fastrl_{kernel.__name__}_{hashlib.sha256(text.encode()).hexdigest()[:20]}"
     if name not in _registered:
-        handler = _handler(kernel, args, rets)
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler.ctypes), platform="cpu")
+        handler = _tasks_handler(kernel, rets, threads) if tasks else _handler(kernel, args, rets)
+        first = handler[0] if tasks else handler
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(first.ctypes), platform="cpu")
         _registered[name] = handler
     return name
 
 
 def describe(value: Any) -> str:
     """All that the code of a kernel depends on: functions by source, other values by repr."""
+    value = getattr(value, "py_func", getattr(value, "_defn", value))  # of numba's own functions
+    if isinstance(value, types.ExternalFunction):
+        return value.symbol
     if not inspect.isfunction(value):
         return repr(value)
     used = inspect.getclosurevars(value)
@@ -75,24 +83,50 @@ def _handler(kernel: Callable[..., None], args: Specs, rets: Specs) -> Any:
 
     @numba.cfunc(types.int64(types.int64))
     def handler(frame):
-        extension = _word(frame, _FRAME_EXTENSION)
+        extension = word(frame, FRAME_EXTENSION)
         if extension != 0:
             _answer(extension)
             return 0
-        inputs, outputs = _word(frame, _FRAME_ARGS), _word(frame, _FRAME_RETS)
-        for index in range(_batch(_word(outputs, 0), core)):
+        inputs, outputs = word(frame, FRAME_ARGS), word(frame, FRAME_RETS)
+        for index in range(_batch(word(outputs, 0), core)):
             run(*get_args(inputs, index), *get_rets(outputs, index))
         return 0
 
     return handler
 
 
+def _tasks_handler(kernel: Callable[..., None], rets: Specs, threads: bool) -> Any:
+    """As `_handler`, with the tasks of a call shared out among the threads of XLA's pool."""
+    run = numba.njit(nogil=True, error_model="numpy")(kernel)
+    core = rets[0][1]
+
+    @numba.cfunc(types.void(types.int64, types.int64, types.int64, types.int64))
+    def one(inputs, outputs, index, task):
+        run(task, inputs, outputs, index)
+
+    address, alone, last = one.address, int(not threads), len(rets) - 1
+
+    @numba.cfunc(types.int64(types.int64))
+    def handler(frame):
+        extension = word(frame, FRAME_EXTENSION)
+        if extension != 0:
+            _answer(extension)
+            return 0
+        inputs, outputs = word(frame, FRAME_ARGS), word(frame, FRAME_RETS)
+        tasks = matrix(outputs, last, 0)[1]
+        for index in range(_batch(word(outputs, 0), core)):
+            _threads.share(frame, tasks, address, inputs, outputs, index, alone)
+        return 0
+
+    return handler, one
+
+
 @numba.njit
 def _answer(extension):
     """XLA asks each handler once for the version of the interface that it was built for."""
-    if numba.carray(_pointer(extension + _EXTENSION_TYPE_BYTES), (1,), np.int32)[0] == _METADATA:
-        metadata = _word(extension, _EXTENSION_METADATA)
-        version = numba.carray(_pointer(metadata + _METADATA_VERSION_BYTES), (2,), np.int32)
+    if numba.carray(pointer(extension + _EXTENSION_TYPE_BYTES), (1,), np.int32)[0] == _METADATA:
+        metadata = word(extension, _EXTENSION_METADATA)
+        version = numba.carray(pointer(metadata + _METADATA_VERSION_BYTES), (2,), np.int32)
         version[0], version[1] = _API_MAJOR, _API_MINOR
 
 
@@ -100,27 +134,10 @@ def _answer(extension):
 def _batch(buffer, core):
     """The number of kernel calls: the product of the dimensions before the last `core`."""
     count = 1
-    dims = _word(buffer, _BUFFER_DIMS)
-    for axis in range(_word(buffer, _BUFFER_RANK) - core):
-        count *= _word(dims, axis)
+    dims = word(buffer, BUFFER_DIMS)
+    for axis in range(word(buffer, BUFFER_RANK) - core):
+        count *= word(dims, axis)
     return count
-
-
-def _load(builder: Any, address: Any, word: Any) -> Any:
-    """The word number `word` (int or LLVM value) from `address`."""
-    index = _WORD(word) if isinstance(word, int) else word
-    return builder.load(builder.gep(builder.inttoptr(address, _WORD.as_pointer()), [index]))
-
-
-@intrinsic
-def _word(typingctx, address, word):
-    return types.int64(types.int64, types.int64), lambda c, b, s, a: _load(b, *a)
-
-
-@intrinsic
-def _pointer(typingctx, address):
-    to_pointer = lambda c, b, s, a: b.inttoptr(a[0], cgutils.voidptr_t)  # noqa: E731
-    return types.voidptr(types.int64), to_pointer
 
 
 def _arrays(specs: Specs) -> Any:
@@ -141,19 +158,19 @@ def _arrays(specs: Specs) -> Any:
 def _array(context: Any, builder: Any, kind: Any, number: int, pointers: Any, index: Any) -> Any:
     """The array over buffer `number` at batch index `index`."""
     element = context.get_data_type(kind.dtype)
-    size = _WORD(context.get_abi_sizeof(element))
-    buffer = _load(builder, pointers, number)
-    batch_rank = builder.sub(_load(builder, buffer, _BUFFER_RANK), _WORD(kind.ndim))
-    dims = _load(builder, buffer, _BUFFER_DIMS)
-    axes = [builder.add(batch_rank, _WORD(axis)) for axis in range(kind.ndim)]
-    shape = [_load(builder, dims, axis) for axis in axes]
+    size = WORD(context.get_abi_sizeof(element))
+    buffer = load(builder, pointers, number)
+    batch_rank = builder.sub(load(builder, buffer, BUFFER_RANK), WORD(kind.ndim))
+    dims = load(builder, buffer, BUFFER_DIMS)
+    axes = [builder.add(batch_rank, WORD(axis)) for axis in range(kind.ndim)]
+    shape = [load(builder, dims, axis) for axis in axes]
     strides, step = [], size
     for length in reversed(shape):
         strides.insert(0, step)
         step = builder.mul(step, length)
-    shared = builder.icmp_signed("==", batch_rank, _WORD(0))
-    offset = builder.select(shared, _WORD(0), builder.mul(index, step))
-    start = builder.add(_load(builder, buffer, _BUFFER_DATA), offset)
+    shared = builder.icmp_signed("==", batch_rank, WORD(0))
+    offset = builder.select(shared, WORD(0), builder.mul(index, step))
+    start = builder.add(load(builder, buffer, BUFFER_DATA), offset)
     array = make_array(kind)(context, builder)
     populate_array(array, builder.inttoptr(start, element.as_pointer()), shape, strides, size, None)
     return array._getvalue()

@@ -65,6 +65,7 @@ class Config:
     shuffle_block: int = 1  # environments side by side that stay together: cheaper to gather
     observation_storage: storage.Floats = "float32"  # of the rollout; bfloat16: half the memory
     fused_rollout: bool = True  # on an NVIDIA GPU one kernel, where env and network allow it
+    fused_mlp: bool = False  # on CPU: faster updates, on all cores; compiles for seconds more
     stop_on_kl: bool = False  # skip the rest of an iteration's updates past hparams.target_kl
 
     def __post_init__(self) -> None:
@@ -85,8 +86,9 @@ class Config:
     def network(self) -> NetworkConfig:
         """The network's share of this."""
         return NetworkConfig(
-            self.hidden_sizes, self.activation, self.torso, shared_torso=self.shared_torso
-        )
+            self.hidden_sizes, self.activation, self.torso, shared_torso=self.shared_torso,
+            fused_mlp=self.fused_mlp,
+        )  # fmt: skip
 
 
 class HParams(NamedTuple):
