@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def cartpole(num_envs: int, chosen: Options) -> list[Row]:
     """Whole trainings with PureJaxRL's settings, but for the number of environments."""
-    settings = CARTPOLE | {"num_envs": num_envs, "set": extra(chosen)}
+    settings = CARTPOLE | {"num_envs": num_envs, "set": ours(chosen)}
     settings = _annealed(settings, chosen.steps or max(500_000, 8 * num_envs * 128))
     rivals = [
         arena.Rival("purejaxrl", "peer_purejaxrl", cores()),
@@ -85,8 +85,8 @@ def members(count: int, batching: str, devices: int | None, chosen: Options) -> 
     """`count` seeds in one program; steps are those of all of them."""
     here = machine()
     devices = devices or (here["cores"] if here["backend"] == "cpu" else None)
-    ours = {"members": count, "batching": batching, "devices": devices, "set": extra(chosen)}
-    settings = _annealed(CARTPOLE | ours, chosen.steps or max(2**20 // count, 512))
+    more = {"members": count, "batching": batching, "devices": devices, "set": ours(chosen)}
+    settings = _annealed(CARTPOLE | more, chosen.steps or max(2**20 // count, 512))
     rivals = [
         arena.Rival("purejaxrl", "peer_purejaxrl", cores()),
         arena.Rival("rejax", "peer_rejax", cores()),
@@ -97,7 +97,7 @@ def members(count: int, batching: str, devices: int | None, chosen: Options) -> 
 
 def host(chosen: Options) -> list[Row]:
     """Peers that cannot train from the start in one call: every round goes on with one training."""
-    settings = CARTPOLE | {"goes_on": True, "set": extra(chosen), "hparams": CARTPOLE_HPARAMS}
+    settings = CARTPOLE | {"goes_on": True, "set": ours(chosen), "hparams": CARTPOLE_HPARAMS}
     settings["steps"] = whole(settings, chosen.steps or 8192)
     rivals = [
         arena.Rival("sbx", "peer_sbx", cores()),
@@ -112,6 +112,12 @@ def host(chosen: Options) -> list[Row]:
     return arena.meet("training", case, settings, "own_training", rivals, chosen)
 
 
+def ours(chosen: Options) -> dict[str, Any]:
+    """Fields of fastrl's Config: on a CPU the kernels that are there for long trainings."""
+    fast = {"fused_mlp": True} if machine()["backend"] == "cpu" else {}
+    return fast | extra(chosen)
+
+
 def asked(name: str, chosen: Options) -> bool:
     """Whether the user has the peer, or asks for it by name: it can't be installed by itself."""
     return bool(chosen.paths(name)) or name in (chosen.peers or ())
@@ -124,7 +130,7 @@ def brax(env: str, backend: str, chosen: Options) -> list[Row]:
         "env": f"brax/{env}", "env_options": {"backend": backend}, **BRAX[env], **sizes,
         "hparams": BRAX_HPARAMS, "normalize_observation": True, "goes_on": True, "episodes": 64,
         "seed": 0, "rounds": chosen.rounds, "warmups": 2,
-        "set": {"normalize_reward": True} | extra(chosen),
+        "set": {"normalize_reward": True} | ours(chosen),
     }  # fmt: skip
     if chosen.num_envs:
         settings["num_envs"] = chosen.num_envs[0]

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl import distributions, door, initializers, spaces
-from fastrl.kernels import mlp
 from fastrl.distributions import Distribution
+from fastrl.kernels import mlp
 from fastrl.spaces import Box, Discrete, MultiDiscrete, Space
 from fastrl.types import Array, Key, Observation
 

@@ -44,9 +44,9 @@ def pointer(typingctx, address):
 
 
 @numba.njit
-def matrix(buffers, number, index):
-    """Address, rows and columns of the float32 matrix in buffer `number`, of a batch that at `index`;
-    a buffer without batch axes is the same for all of them."""
+def matrix(buffers: Any, number: Any, index: Any) -> tuple[Any, Any, Any]:
+    """Address, rows and columns of the float32 matrix in buffer `number`, of a batch that at
+    `index`; a buffer without batch axes is the same for all of them."""
     buffer = word(buffers, number)
     rank, dims = word(buffer, BUFFER_RANK), word(buffer, BUFFER_DIMS)
     rows, columns = word(dims, rank - 2), word(dims, rank - 1)
@@ -71,6 +71,6 @@ def apart(function: Any) -> Any:
     inner = numba.njit(fastmath=True, error_model="numpy")(function)
     outer = eval(f"lambda {names}: inner({names})", {"inner": inner})  # a cfunc takes no *arguments
     compiled = numba.cfunc(types.void(*[types.int64] * (names.count(",") + 1)))(outer)
-    call = compiled.ctypes
+    call: Any = compiled.ctypes
     call.py_func, call.compiled = function, compiled  # what it is, and its machine code
     return call

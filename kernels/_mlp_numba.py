@@ -1,10 +1,10 @@
 """Multilayer perceptrons forwards and backwards in numba: see `mlp.py`, which calls these.
 
-Each function here makes the kernel for chains of so many dense layers, `kernel(task, inputs, outputs,
-index)`: see `_numba_ffi.numba_call`.  All arrays are float32 `[rows, columns]`.  A task is one
-chain on one group of the batch's rows, which it takes in blocks that stay in the first-level
-cache through all layers.  Matrix products need whole vectors, so a task has a copy of the last
-layer with zeros beside its units, in its row of the last result, scratch `[tasks, floats]`.
+`forward` and `backward` make the kernel for chains of so many dense layers, of the form that
+`_numba_ffi.numba_call` says.  All arrays are float32 `[rows, columns]`.  A task is one chain on one
+group of the batch's rows, which it takes in blocks that stay in the first-level cache through all
+layers.  Matrix products need whole vectors, so a task has a copy of the last layer with zeros
+beside its units, in its row of the last result, scratch `[tasks, floats]`.
 """
 
 import functools
@@ -61,7 +61,8 @@ def _relu_slope(d, h, count):
 
 @functools.cache
 def _activation(name: str) -> Any:
-    """The activation `(h, count)` in place, and `(d, h, count)`: d times its slope where it gave h."""
+    """The activation `(h, count)`, in place, and `(d, h, count)`, which multiplies d by its slope
+    where it gave h."""
     return {
         "tanh": lambda: (apart(_tanh), apart(_tanh_slope)),
         "relu": lambda: (apart(_relu), apart(_relu_slope)),
@@ -155,9 +156,9 @@ def forward(*, depths: tuple[int, ...], activation: str) -> Callable[..., None]:
 
 def backward(*, depths: tuple[int, ...], activation: str) -> Callable[..., None]:
     """Arguments of each chain: x and hidden outputs `[B, K]`, weights of its layers `[K, N]`,
-    derivatives by its output `[B, N]`; results: derivatives by the weights `[groups K, N]` and biases
-    `[groups, N]` of its layers, a part of the sum from each group, and by what its hidden layers
-    had before the activation `[B, N]`; then scratch."""
+    derivatives by its output `[B, N]`; results: derivatives by the weights `[groups K, N]` and
+    biases `[groups, N]` of its layers, a part of the sum from each group, and by what its hidden
+    layers had before the activation `[B, N]`; then scratch."""
     inputs, outputs = starts([2 * n + 1 for n in depths]), starts([3 * n - 1 for n in depths])
     slope = _activation(activation)[1]
 

@@ -56,10 +56,11 @@ def numba_call(
     `kernel` is a plain function in numba's subset of Python that calls no other Python function,
     does not raise, and writes all of its results.  `aliases` {argument: result} gives a result
     its argument's memory and contents.  `fallback(*arrays)` is what is lowered instead, with
-    a warning, where numba cannot be used; without it that is a RuntimeError.  With `tasks` the kernel
-    is `kernel(task, arguments, results, index)` of addresses, from which `_buffers.matrix` takes the
-    float32 arrays `[rows, columns]`, and is called for each row of the last result, at most 31, on
-    the threads that XLA has.
+    a warning, where numba cannot be used; without it that is a RuntimeError.
+
+    With `tasks` the kernel is `kernel(task, arguments, results, index)` of addresses, from which
+    `_buffers.matrix` takes the float32 arrays `[rows, columns]`, and is called for each row of the
+    last result, at most 31, on the threads that XLA has.
 
     Raises TypeError for dtypes that numba lacks, ValueError for aliases that do not fit.
     """

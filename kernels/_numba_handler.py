@@ -28,10 +28,8 @@ from numba.extending import intrinsic
 from numba.np import numpy_support
 from numba.np.arrayobj import make_array, populate_array
 
-from fastrl.kernels import _threads
-from fastrl.kernels._buffers import (
-    BUFFER_DATA, BUFFER_DIMS, BUFFER_RANK, FRAME_ARGS, FRAME_EXTENSION, FRAME_RETS, WORD, load, matrix, pointer, word,
-)  # fmt: skip
+from fastrl.kernels import _buffers
+from fastrl.kernels._buffers import WORD, load, matrix, pointer, word
 
 Specs = tuple[tuple[str, int], ...]  # of each array: dtype and rank without the batch
 
@@ -83,11 +81,11 @@ def _handler(kernel: Callable[..., None], args: Specs, rets: Specs) -> Any:
 
     @numba.cfunc(types.int64(types.int64))
     def handler(frame):
-        extension = word(frame, FRAME_EXTENSION)
+        extension = word(frame, _buffers.FRAME_EXTENSION)
         if extension != 0:
             _answer(extension)
             return 0
-        inputs, outputs = word(frame, FRAME_ARGS), word(frame, FRAME_RETS)
+        inputs, outputs = word(frame, _buffers.FRAME_ARGS), word(frame, _buffers.FRAME_RETS)
         for index in range(_batch(word(outputs, 0), core)):
             run(*get_args(inputs, index), *get_rets(outputs, index))
         return 0
@@ -97,6 +95,8 @@ def _handler(kernel: Callable[..., None], args: Specs, rets: Specs) -> Any:
 
 def _tasks_handler(kernel: Callable[..., None], rets: Specs, threads: bool) -> Any:
     """As `_handler`, with the tasks of a call shared out among the threads of XLA's pool."""
+    from fastrl.kernels import _threads  # takes a second to compile
+
     run = numba.njit(nogil=True, error_model="numpy")(kernel)
     core = rets[0][1]
 
@@ -108,11 +108,11 @@ def _tasks_handler(kernel: Callable[..., None], rets: Specs, threads: bool) -> A
 
     @numba.cfunc(types.int64(types.int64))
     def handler(frame):
-        extension = word(frame, FRAME_EXTENSION)
+        extension = word(frame, _buffers.FRAME_EXTENSION)
         if extension != 0:
             _answer(extension)
             return 0
-        inputs, outputs = word(frame, FRAME_ARGS), word(frame, FRAME_RETS)
+        inputs, outputs = word(frame, _buffers.FRAME_ARGS), word(frame, _buffers.FRAME_RETS)
         tasks = matrix(outputs, last, 0)[1]
         for index in range(_batch(word(outputs, 0), core)):
             _threads.share(frame, tasks, address, inputs, outputs, index, alone)
@@ -134,8 +134,8 @@ def _answer(extension):
 def _batch(buffer, core):
     """The number of kernel calls: the product of the dimensions before the last `core`."""
     count = 1
-    dims = word(buffer, BUFFER_DIMS)
-    for axis in range(word(buffer, BUFFER_RANK) - core):
+    dims = word(buffer, _buffers.BUFFER_DIMS)
+    for axis in range(word(buffer, _buffers.BUFFER_RANK) - core):
         count *= word(dims, axis)
     return count
 
@@ -160,8 +160,8 @@ def _array(context: Any, builder: Any, kind: Any, number: int, pointers: Any, in
     element = context.get_data_type(kind.dtype)
     size = WORD(context.get_abi_sizeof(element))
     buffer = load(builder, pointers, number)
-    batch_rank = builder.sub(load(builder, buffer, BUFFER_RANK), WORD(kind.ndim))
-    dims = load(builder, buffer, BUFFER_DIMS)
+    batch_rank = builder.sub(load(builder, buffer, _buffers.BUFFER_RANK), WORD(kind.ndim))
+    dims = load(builder, buffer, _buffers.BUFFER_DIMS)
     axes = [builder.add(batch_rank, WORD(axis)) for axis in range(kind.ndim)]
     shape = [load(builder, dims, axis) for axis in axes]
     strides, step = [], size
@@ -170,7 +170,7 @@ def _array(context: Any, builder: Any, kind: Any, number: int, pointers: Any, in
         step = builder.mul(step, length)
     shared = builder.icmp_signed("==", batch_rank, WORD(0))
     offset = builder.select(shared, WORD(0), builder.mul(index, step))
-    start = builder.add(load(builder, buffer, BUFFER_DATA), offset)
+    start = builder.add(load(builder, buffer, _buffers.BUFFER_DATA), offset)
     array = make_array(kind)(context, builder)
     populate_array(array, builder.inttoptr(start, element.as_pointer()), shape, strides, size, None)
     return array._getvalue()

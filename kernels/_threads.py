@@ -14,6 +14,8 @@ every posting, because what these write and read is then in its cache.
 # Intrinsics are written with a typing context in front and called without.
 # pyright: reportCallIssue=false, reportPrivateImportUsage=false
 
+from typing import Any
+
 import numba
 import numpy as np
 from llvmlite import ir
@@ -35,7 +37,7 @@ _PATIENCE = 150  # times that a helper gives way to other threads before it leav
 _SPINS = 64  # looks at the team between these
 
 _memory = np.zeros(64, np.int64)
-TEAM = int(_memory.ctypes.data)
+TEAM: Any = _memory.ctypes.data
 
 _give_way = types.ExternalFunction("sched_yield", types.int32())
 
@@ -143,9 +145,9 @@ def _take_one(thread, tasks, threads):
 def _num_threads(api, context):
     """Of XLA's pool; 1 where it does not say."""
     _put(TEAM, _COUNT, 1)
-    if get(api, _API_SIZE) > 8 * _API_NUM_THREADS:
-        if not _asked(api, _API_NUM_THREADS, context, TEAM + 8 * _COUNT, 0):
-            _put(TEAM, _COUNT, 1)
+    known = get(api, _API_SIZE) > 8 * _API_NUM_THREADS
+    if known and not _asked(api, _API_NUM_THREADS, context, TEAM + 8 * _COUNT, 0):
+        _put(TEAM, _COUNT, 1)
     return get(TEAM, _COUNT)
 
 
@@ -162,7 +164,7 @@ def _helper(thread):
     _put(TEAM, _HELPERS + thread, 0)
 
 
-_HELP = int(_helper.address)
+_HELP: Any = _helper.address
 
 
 @apart
@@ -185,9 +187,9 @@ def share(frame, tasks, run, inputs, outputs, index, alone):
     _put(TEAM, _THREADS, threads)
     _put(TEAM, _STATE, posting * _POSTING + (1 << tasks) - 1)
     for thread in range(1, threads):
-        if _swap(TEAM, _HELPERS + thread, 0, 1):
-            if not _asked(api, _API_SCHEDULE, context, _HELP, thread):
-                _put(TEAM, _HELPERS + thread, 0)
+        away = _swap(TEAM, _HELPERS + thread, 0, 1)
+        if away and not _asked(api, _API_SCHEDULE, context, _HELP, thread):
+            _put(TEAM, _HELPERS + thread, 0)
     while _take_one(0, tasks, threads):
         pass
     spins = 0

@@ -23,7 +23,6 @@ Layers = Sequence[tuple[Array, Array]]  # weights [K, N] and biases [N], from in
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": lambda x: jnp.maximum(x, 0.0)}
 WIDEST = 4096
-FEWEST_ROWS = 32  # below, XLA's own operations are as fast
 LANES = 8  # floats of a vector
 
 
@@ -40,15 +39,15 @@ def apply(inputs: Sequence[Array], networks: Sequence[Layers], activation: str) 
 
 
 def serves(inputs: Sequence[Array], networks: Sequence[Layers], activation: str) -> bool:
-    """Whether the kernels can do this: float32, `FEWEST_ROWS` rows or more, hidden layers of a
-    multiple of 8 units and at most `WIDEST`."""
+    """Whether the kernels can do this: float32, hidden layers of a multiple of 8 units, and none
+    of more than `WIDEST`."""
     arrays = [*inputs, *jax.tree.leaves(networks)]
     hidden = [b.size for layers in networks for _, b in layers[:-1]]
     widths = [*(x.shape[-1] for x in inputs), *(b.size for n in networks for _, b in n)]
     return (
         activation in ACTIVATIONS
         and all(x.dtype == jnp.float32 for x in arrays)
-        and all(x.ndim == 2 and len(x) == len(inputs[0]) >= FEWEST_ROWS for x in inputs)
+        and all(x.ndim == 2 and len(x) == len(inputs[0]) > 0 for x in inputs)
         and all(n % LANES == 0 for n in hidden)
         and max(widths) <= WIDEST - LANES
     )
@@ -177,7 +176,7 @@ def _groups(rows: int) -> int:
     return next(n for n in (4, 2, 1) if n == 1 or (rows >= 256 * n and rows % n == 0))
 
 
-def _scratch(direction: str, shapes: Sequence[tuple[int, int]]) -> int:
+def _scratch(direction: str, shapes: Sequence[Any]) -> int:
     from fastrl.kernels import _mlp_numba  # imports numba
 
     return _mlp_numba.scratch(direction, shapes)

@@ -201,6 +201,6 @@ def test_under_grad(case, impl):
 def test_every_operation_has_a_case():
     """A kernel that nobody listed would be tested nowhere."""
     for module in pkgutil.iter_modules(fastrl.kernels.__path__, "fastrl.kernels."):
-        if module.name != "fastrl.kernels._numba_handler":  # imports numba
+        if not module.name.startswith("fastrl.kernels._"):  # these have none, and import numba
             importlib.import_module(module.name)
     assert sorted(set(_dispatch.ops) - {c.name for c in CASES}) == []

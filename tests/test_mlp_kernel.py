@@ -1,5 +1,6 @@
-"""Dense layers in numba: float64 oracles, transformations, threads, and PPO that trains with them."""
+"""Dense layers in numba: float64 oracles, transformations, threads, and PPO that trains with it."""
 
+import itertools
 import threading
 
 import jax
@@ -16,7 +17,7 @@ SIZES = ((3, 16, 24, 5), (3, 8, 1))  # inputs, hidden layers, outputs of two net
 
 
 def layers(rng, sizes):
-    pairs = zip(sizes[:-1], sizes[1:], strict=True)
+    pairs = itertools.pairwise(sizes)
     return [(rng.normal(size=s) / np.sqrt(s[0]), rng.normal(size=s[1])) for s in pairs]
 
 
@@ -139,7 +140,7 @@ def test_an_actor_critic_is_the_same_with_and_without():
     """The kernel would be given another layer than the network has, or a bound of the policy."""
     for actions, seen in ((Discrete(3), ()), (Box(-1.0, 1.0, (2,)), (5,))):
         space = Box(-1.0, 1.0, (4,))
-        shape = dict(hidden_sizes=(16, 8), activation="tanh")
+        shape = {"hidden_sizes": (16, 8), "activation": "tanh"}
         plain = networks.actor_critic(space, actions, networks.NetworkConfig(**shape))
         fused = networks.actor_critic(
             space, actions, networks.NetworkConfig(**shape, fused_mlp=True)
