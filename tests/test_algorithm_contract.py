@@ -17,7 +17,7 @@ ITERATIONS = 4  # of which the first two are saved, and the rest resumed
 class Case(NamedTuple):
     env: str
     config: dict[str, Any]  # fields of the algorithm's Config: tiny, and several episodes long
-    moved: str = "learning_rate"  # a number of `hparams` that must not compile again
+    moved: str = "learning_rate"  # a number of `hparams`, by its path, that must not compile again
     params: dict[str, Any] = {"max_steps": 7}  # noqa: RUF012 - of the task: both ends occur
     quick: bool = False  # whether it stands for the others in the quick tests
 
@@ -51,6 +51,7 @@ CASES = {
         {"num_steps": 32, "learning_starts": 8, "hidden_sizes": (8,), "batch_size": 8, "grids": 6},
     ),
     "impala": Case("CartPole-v1", ON_POLICY | {"policy_lag": 3, "num_epochs": 2}),
+    "intrinsic": Case("CartPole-v1", ON_POLICY, moved="agent.learning_rate"),
     "lpg_agent": Case("CartPole-v1", ON_POLICY),
     "policy_gradient": Case(
         "CartPole-v1", {"num_trajectories": 32, "horizon": 10, "hidden_sizes": (8,)}
@@ -127,6 +128,12 @@ def _is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
+def halved(record: Any, field: str, *rest: str) -> Any:
+    """A record with half the number that the path leads to."""
+    value = getattr(record, field)
+    return record._replace(**{field: halved(value, *rest) if rest else 0.5 * value})
+
+
 def assert_equal(a: Any, b: Any, tolerance: float = 0.0) -> None:
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y in zip(numbers(a), numbers(b), strict=True):
@@ -163,7 +170,7 @@ def test_other_numbers_compile_nothing(name):
     algorithm, task = built(name)
     trained(name)
     hparams = algorithm.default_hparams
-    moved = hparams._replace(**{CASES[name].moved: 0.5 * getattr(hparams, CASES[name].moved)})
+    moved = halved(hparams, *CASES[name].moved.split("."))
     before = program(name)._cache_size()
     state, _ = program(name)(jax.random.key(5), moved, task._replace(max_steps=9))
     assert program(name)._cache_size() == before

@@ -17,6 +17,7 @@ import pytest
 
 from fastrl import algorithms, config, registry
 from fastrl.cli import VERBS, main
+from fastrl.cli.errors import UsageError
 from fastrl.cli.flags import field_docs
 from fastrl.cli.request import read_request
 from fastrl.cli.sweep import read_settings
@@ -260,6 +261,17 @@ def test_flags_hold_for_every_setting_of_a_sweep() -> None:
     settings, flags = read_settings(argv)
     assert [s.run_config.hparams.learning_rate for s in settings] == [1e-3, 2e-3]
     assert (flags.quiet, flags.seeds) == (True, 3)
+
+
+def test_flags_of_numbers_within_numbers() -> None:
+    """A flag that replaces the whole record, or one that is not checked."""
+    argv = ["--env", "grid/Debug-v0", "--algorithm", "disco_agent"]
+    run_config, _ = read_request([*argv, "--hparams.weights.next-policy", "3"], "fastrl train")
+    assert run_config.hparams.weights._asdict() == {
+        "policy": 1.0, "y": 1.0, "z": 1.0, "next_policy": 3.0, "value": 0.2,
+    }  # fmt: skip
+    with pytest.raises(UsageError, match=r"--hparams\.weights\.y"):
+        read_request([*argv, "--hparams.weights.yy", "3"], "fastrl train")
 
 
 @pytest.mark.slow

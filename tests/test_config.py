@@ -170,7 +170,29 @@ keep = 2
 """
 
 
-@pytest.mark.parametrize("text", [CARTPOLE, FULL])
+NESTED = """
+env = "grid/Debug-v0"
+algorithm = "disco_agent"
+[hparams]
+gamma = 0.9
+[hparams.weights]
+z = 3.0
+"""
+
+
+def test_numbers_within_numbers() -> None:
+    """A record in `hparams` that no table of a config means, or whose other fields are lost."""
+    run = config.loads(NESTED)
+    assert run.hparams.weights._asdict() == {
+        "policy": 1.0, "y": 1.0, "z": 3.0, "next_policy": 1.0, "value": 0.2,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"did you mean 'hparams\.weights\.z'"):
+        config.loads(NESTED.replace("z = 3.0", "zz = 3.0"))
+    with pytest.raises(ValueError, match=r"expected a table, \[hparams\.weights\]"):
+        config.loads(NESTED.replace("[hparams.weights]\nz = 3.0", "weights = 1.0"))
+
+
+@pytest.mark.parametrize("text", [CARTPOLE, FULL, NESTED])
 @pytest.mark.parametrize("full", [False, True])
 def test_dumps_then_loads(text: str, full: bool) -> None:
     """What is written is read back as the same config, to the last digit."""

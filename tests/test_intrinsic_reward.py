@@ -1,6 +1,7 @@
 """A learned reward: its network over a life, the gradient through updates, what it is good for."""
 
 import functools
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,18 +12,18 @@ from test_ppo_memory import oracle_cell
 from toys import Walk
 
 import fastrl
+from fastrl import meta
 from fastrl.envs.continual import Corners
 from fastrl.hparams import as_arrays
 from fastrl.kernels import prng
-from fastrl.meta import intrinsic, intrinsic_meta, lpg_agent
+from fastrl.meta import intrinsic, intrinsic_meta, intrinsic_value, lpg_agent, lpo
 from fastrl.meta.lpg_a2c import A2C
 from fastrl.types import Transition
 from fastrl.vec import VecState
 
 K, T, N = 3, 5, 2
-LEARNER = intrinsic.learner(
-    Walk(), lpg_agent.Config(N, T), reward=intrinsic.Reward(hidden_size=3)
-)  # fmt: skip
+REWARD = intrinsic.Reward(hidden_size=3)
+LEARNER = intrinsic.learner(Walk(), intrinsic.Config(N, T), objective=REWARD)
 AGENT = lpg_agent.HParams(learning_rate=3.0, head_learning_rate=1.0, max_grad_norm=10.0)
 ACTS = LEARNER.algorithm
 
@@ -52,7 +53,7 @@ def double(tree: Any) -> Any:
 
 @functools.cache
 def value_network() -> Any:
-    return intrinsic_meta._value(LEARNER, 3)
+    return intrinsic_value.value(LEARNER, 3)
 
 
 @functools.cache
@@ -77,7 +78,7 @@ def differentiated(window: int = K) -> Any:
 def started(age: int = 0) -> tuple[Any, Any]:
     """An eta whose parameters are all drawn, and one life, in float64."""
     keys = jax.random.split(jax.random.key(0, impl="threefry2x32"), 4)
-    eta = intrinsic_meta.Eta(LEARNER.network.init(keys[0]), value_network().init(keys[1]))
+    eta = intrinsic_meta.Eta(LEARNER.reward.init(keys[0]), value_network().init(keys[1]))
     draw = np.random.RandomState(1)
     eta = jax.tree.map(lambda x: jnp.asarray(x + draw.normal(0, 0.5, x.shape)), eta)
     tables = {"policy": (4, 2), "value": (4, 1)}
@@ -165,12 +166,12 @@ def test_the_reward_remembers_all_of_the_life() -> None:
     with jax.enable_x64(True):
         eta, lives = started()
         t = record().rollouts
-        x = LEARNER.inputs(t)
+        x = LEARNER.sight.inputs(t)
         flat = x.reshape(K * T, N, -1)
         assert x.shape == (K, T, N, 4 + 2 + 2)
         memory, pieces = lives.state.memory, []
         for k in range(K):
-            memory, reward = LEARNER.network.unroll(eta.reward, memory, x[k], t.reward[k])
+            memory, reward = LEARNER.reward.unroll(eta.reward, memory, x[k], t.reward[k])
             pieces.append(reward)
         p = jax.tree.map(np.asarray, eta.reward["params"])
         starts = np.zeros((K * T, N), bool)
@@ -206,9 +207,10 @@ def test_what_the_task_pays_in_a_life_rises() -> None:
     def sampler(key: Any, task: Any) -> Any:
         return task._replace(goal=jax.random.randint(key, (), 0, 4))
 
-    learner = intrinsic.learner(env, lpg_agent.Config(num_envs=1, num_steps=16))
+    reward = intrinsic.Reward().on(env)
+    inner = intrinsic.make(env, intrinsic.Config(num_envs=1, num_steps=16), objective=reward)
     config = intrinsic_meta.Config(num_lives=32, lifetime=40)
-    outer = intrinsic_meta.make(learner, config, sampler=sampler)
+    outer = intrinsic_meta.make(inner, reward.init, config, sampler=sampler)
     agent = lpg_agent.HParams(learning_rate=20.0, head_learning_rate=5.0, max_grad_norm=1.0)
     hparams = intrinsic_meta.HParams(learning_rate=5e-3, inner=intrinsic.HParams(agent=agent))
     run = jax.jit(fastrl.run(outer, 60 * outer.steps_per_iteration))
@@ -227,5 +229,58 @@ def test_bad_settings() -> None:
         intrinsic_meta.Config(num_lives=6, chunk=4)
     with pytest.raises(ValueError, match="hidden_size=0"):
         intrinsic.Reward(hidden_size=0)
-    with pytest.raises(TypeError, match="learner is a Algorithm"):
-        intrinsic_meta.make(ACTS)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="algorithm is a Learner"):
+        intrinsic_meta.make(LEARNER, LEARNER.reward.init)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="inner is lpg_agent, without a learned reward"):
+        intrinsic_meta.make(lpg_agent.make(Walk()), LEARNER.reward.init)
+    with pytest.raises(ValueError, match=r"reward\.on\(env\)"):
+        REWARD.init(jax.random.key(0))
+    with pytest.raises(TypeError, match="is no reward: pass an intrinsic"):
+        intrinsic.make(Walk(), objective=A2C())
+
+
+def some_parameters() -> Any:
+    """Of `LEARNER.reward`, none of them 0."""
+    draw = np.random.RandomState(3)
+    shapes = jax.eval_shape(LEARNER.reward.init, jax.random.key(0))
+    return jax.tree.map(lambda x: draw.normal(0, 0.5, x.shape).astype(np.float32), shapes)
+
+
+def test_a_saved_reward_pays_what_it_paid(tmp_path: Path) -> None:
+    """Settings or leaves that are lost in the folder, or a loaded reward that () switches off."""
+    reward, eta = LEARNER.reward, some_parameters()
+    meta.save(tmp_path, reward, eta)
+    loaded = meta.load(tmp_path)
+    assert loaded.rule == reward
+    config = intrinsic.Config(N, T)
+    again = intrinsic.learner(Walk(), config, objective=loaded)
+    assert again is intrinsic.learner(Walk(), config, objective=meta.load(tmp_path))
+    assert again.reward is loaded
+    recipe: Any = intrinsic.make(Walk(), config).recipe
+    assert recipe.objective is None  # so that `fastrl train` can go on with its run folder
+    t = jax.tree.map(lambda x: x[0], record().rollouts)
+    x, memory, task = LEARNER.sight.inputs(t), reward.initial_memory(N), t.reward
+
+    def paid(eta: Any) -> Any:
+        return [r.unroll(e, memory, x, task)[1] for r, e in ((reward, eta), (again.reward, ()))]
+
+    before, after = jax.jit(paid)(eta)
+    np.testing.assert_allclose(after, before, 1e-5, 1e-6)
+    assert float(jnp.abs(before - task).min()) > 1e-3
+    np.testing.assert_array_equal(reward.unroll((), memory, x, task)[1], task)
+
+
+def test_a_reward_elsewhere_is_refused(tmp_path: Path) -> None:
+    """Weights that meet other inputs: an error of shapes in a trace, or none at all."""
+    meta.save(tmp_path, LEARNER.reward, some_parameters())
+    loaded = meta.load(tmp_path)
+    with pytest.raises(ValueError, match=r"input_size=8: this reward sees .* have 31"):
+        intrinsic.make(Corners(), objective=loaded)
+    with pytest.raises(TypeError, match="is no function: pass one, such as lpg"):
+        lpg_agent.make(Walk(), objective=loaded)
+    with pytest.raises(TypeError, match="is no policy objective"):
+        loaded((), (), ())
+    rule = lpo.LPO(hidden_size=2)
+    meta.save(tmp_path, rule, rule.init(jax.random.key(0)))
+    with pytest.raises(TypeError, match=r"objective=Loaded\(LPO\(.* is no reward"):
+        intrinsic.make(Walk(), objective=meta.load(tmp_path))

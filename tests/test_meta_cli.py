@@ -7,9 +7,12 @@ import jax
 import numpy as np
 import pytest
 
+import fastrl
 from fastrl import cli, meta
 from fastrl.cli import meta_config
 from fastrl.config import files
+from fastrl.hparams import as_arrays
+from fastrl.meta import disco, intrinsic
 
 TINY = """
 # Tiny: for tests.
@@ -81,6 +84,112 @@ def test_from_a_config_to_an_objective_by_name(folder, capsys):
     assert lines[2].startswith("learned - start")
 
 
+REWARD = """
+# Tiny: for tests.
+rule = "reward"
+learner = "intrinsic_meta"
+steps = 64
+
+[settings]
+hidden_size = 3
+
+[config]
+num_lives = 2
+window = 2
+lifetime = 4
+
+[inner]
+env = "grid/Debug-v0"
+algorithm = "intrinsic"
+
+[inner.config]
+num_envs = 2
+num_steps = 4
+
+[inner.hparams.agent]
+learning_rate = 10.0
+"""
+
+
+@pytest.mark.slow
+def test_a_reward_is_learned_saved_and_used(folder, capsys):
+    """A reward that is saved with the outer learner's value function, without what it takes from
+    the environment, or that `meta-test` does not give its agents."""
+    Path("reward.toml").write_text(REWARD)
+    assert cli.main(["meta-train", "reward.toml", "--run-dir", "run", "--quiet"]) == 0
+    assert "run/objective" in capsys.readouterr().out
+    loaded = meta.load("run")
+    assert loaded.rule == intrinsic.Reward(3, input_size=loaded.rule.input_size)
+    algorithm = intrinsic.make(
+        fastrl.make("grid/Debug-v0"), intrinsic.Config(2, 4), objective=loaded
+    )
+    assert algorithm.recipe is not None
+    assert algorithm.recipe.objective is loaded
+    test = ["meta-test", "run", "--steps", "16", "--seeds", "2", "--episodes", "2"]
+    assert cli.main([*test, "--against", "none", "--hparams.agent.learning-rate", "1"]) == 0
+    assert capsys.readouterr().out.startswith("learned ")
+    assert cli.main([*test, "--env", "tabular/Lock-v0"]) == 2
+    assert "this reward sees so many numbers of a step" in capsys.readouterr().err
+    assert cli.main(["meta-test", "tiny.toml"]) != 0
+    assert "holds no learned objective" in capsys.readouterr().err
+
+
+def test_disco_is_meta_trained_by_gradients_from_a_config(folder, monkeypatch, capsys):
+    """A view into the agent that a config can't name, numbers that are lost on the way into the
+    run folder, or a rule that is not saved.  Nothing is compiled: a meta-gradient of it takes a
+    minute and more (`full` in test_disco.py)."""
+    flags = ["--run-dir", "run", "--quiet", "--seed", "3", "--hparams.policy-entropy", "0.25"]
+    seen = []
+
+    def trained(algorithm, hparams, task, **options):
+        hparams, task = as_arrays(hparams), as_arrays(task)
+        start = jax.eval_shape(algorithm.init, jax.random.key(0), hparams, task)
+        state, metrics = jax.eval_shape(algorithm.step, start, hparams, task)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
+            lambda x: (x.shape, x.dtype), start
+        )
+        assert {"grad_norm", "prediction_entropy", "inner_z_loss", "diverged"} <= set(metrics)
+        seen.append((hparams, options))
+        return state._replace(eta=jax.tree.map(lambda x: np.ones(x.shape, x.dtype), state.eta))
+
+    monkeypatch.setattr("fastrl.cli.meta.run_training", trained)
+    monkeypatch.setattr("fastrl.cli.meta.picture", lambda *_: "none")
+    assert cli.main(["meta-train", "disco_debug", *flags]) == 0
+    hparams, options = seen[0]
+    assert float(hparams.policy_entropy) == 0.25
+    kept = meta_config.from_toml(tomllib.loads(options["config_text"]), "")
+    assert kept.inner.hparams.weights == disco.Weights()
+    assert (kept.seed, kept.hparams.policy_entropy) == (3, 0.25)
+    loaded = meta.load("run")
+    assert isinstance(loaded.rule, disco.Disco)
+    assert all((x == 1).all() for x in jax.tree.leaves(loaded.eta))
+    built = meta_config.config.build(kept.inner, objective=loaded)  # as meta-test does
+    assert built.algorithm.recipe is not None
+    assert built.algorithm.recipe.objective is loaded
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("[settings]", "[hparams]\ninner = 3\n[settings]"), "hparams.inner"),
+        (("learning_rate = 10.0", "learning_rat = 10.0"), "'hparams.agent.learning_rate'"),
+        (("[inner.hparams.agent]\nlearning_rate = 10.0", "[inner.hparams]\nagent = 3"),
+         "expected a table"),
+        (("hidden_size = 3", "input_size = 7"), "input_size=7"),
+        (("lifetime = 4", "lifetime = 5"), "lifetime=5"),
+        (('learner = "intrinsic_meta"', 'learner = "meta_gradient"'), "inner is intrinsic"),
+        (('"reward"', '"lpo"'), "is no reward"),
+        (('"intrinsic"', '"lpg_agent"'), "unknown key 'hparams.agent'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_config_of_a_reward_is_named(change, words, folder, capsys):
+    """A rule, an agent and a learner that do not belong together; nested hyper-parameters."""
+    assert change[0] in REWARD
+    Path("bad.toml").write_text(REWARD.replace(change[0], change[1], 1))
+    assert cli.main(["meta-train", "bad.toml", "--quiet"]) in (1, 2)
+    assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -149,7 +258,13 @@ def test_tasks_are_drawn_from_their_ranges():
     params = meta_config.config.build(built.inner).task
     sampler = meta_config._sampler(params, built.tasks)
     draw = jax.vmap(lambda key: sampler(key, params).gravity)
-    drawn = np.asarray(draw(jax.random.split(jax.random.key(0), 500)))
+    keys = jax.random.split(jax.random.key(0), 500)
+    drawn = np.asarray(draw(keys))
+    whole = meta_config._sampler(params._replace(max_steps=7), {"max_steps": (2.0, 4.0)})
+    counts = np.asarray(jax.vmap(lambda key: whole(key, params).max_steps)(keys))
+    assert sorted(set(counts.tolist())) == [2, 3, 4]
+    with pytest.raises(ValueError, match=r"max_steps = 2\.5"):
+        meta_config._sampler(params, {"max_steps": (2.5, 4.0)})
     assert drawn.min() >= 5.0
     assert drawn.max() <= 15.0
     assert drawn.std() > 2.0

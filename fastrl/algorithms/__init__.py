@@ -19,6 +19,7 @@ _MODULES = {
     "dqn": "fastrl.algorithms.dqn",
     "dyna": "fastrl.model_based.dyna",
     "impala": "fastrl.algorithms.impala",
+    "intrinsic": "fastrl.meta.intrinsic",
     "lpg_agent": "fastrl.meta.lpg_agent",
     "policy_gradient": "fastrl.algorithms.policy_gradient",
     "ppo": "fastrl.algorithms.ppo",

@@ -21,7 +21,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from fastrl.cli.errors import UsageError
 from fastrl.config import values
-from fastrl.config.read import nearest_keys
+from fastrl.config.read import is_record, nearest_keys
 
 
 class Switch:
@@ -91,6 +91,10 @@ def _fields(record: Any, prefix: str) -> list[Any]:
             continue
         hint, *marks = get_args(annotation) if get_origin(annotation) is Annotated else [annotation]
         default = getattr(record, name)
+        if is_record(hint):
+            inner = _dataclass(hint, _fields(default, f"{prefix}{name.replace('_', '-')}."))
+            fields.append((name, inner, dataclasses.field(default=inner())))
+            continue
         annotated = Annotated[(hint, *_marks(name, hint, marks, default, docs, prefix))]
         fields.append((name, annotated, dataclasses.field(default=default)))
     return fields
@@ -157,9 +161,15 @@ def _dataclass(like: type, fields: list[Any]) -> type:
 
 
 def _changed(parsed: Any, before: Any) -> dict[str, Any]:
-    """The fields of a section that the command line changed."""
-    pairs = [(f.name, getattr(parsed, f.name)) for f in dataclasses.fields(parsed)]
-    return {name: value for name, value in pairs if value != getattr(before, name)}
+    """The fields of a section that the command line changed, as tables within tables."""
+    changed = {}
+    for field in dataclasses.fields(parsed):
+        value, old = getattr(parsed, field.name), getattr(before, field.name)
+        if is_record(type(old)):
+            value, old = _changed(value, old), {}
+        if value != old:
+            changed[field.name] = value
+    return changed
 
 
 def _flags(fields: list[Any], prefix: str = "--") -> list[str]:
@@ -168,7 +178,7 @@ def _flags(fields: list[Any], prefix: str = "--") -> list[str]:
     for name, kind, _ in fields:
         if dataclasses.is_dataclass(kind):
             inner = [(f.name, f.type, f) for f in dataclasses.fields(kind)]
-            flags += _flags(inner, f"{prefix}{name}.")
+            flags += _flags(inner, f"{prefix}{name.replace('_', '-')}.")
         else:
             flags.append(prefix + name.strip("_").replace("_", "-"))
     return flags

@@ -164,11 +164,17 @@ def _inner(meta: MetaConfig, flags: TestFlags, changes: dict[str, Any]) -> Any:
         inner = dataclasses.replace(
             inner, env=flags.env, params={}, env_options={}, transforms=(), reset={}
         )
-    hparams = inner.hparams._replace(**changes.get("hparams", {}))
+    hparams = _replaced(inner.hparams, changes.get("hparams", {}))
     if hasattr(hparams, "anneal_steps"):
         hparams = hparams._replace(anneal_steps=float(flags.steps))
     changed = dataclasses.replace(inner.config, **changes.get("config", {}))
     return dataclasses.replace(inner, hparams=hparams, config=changed, steps=flags.steps)
+
+
+def _replaced(record: Any, changes: dict[str, Any]) -> Any:
+    """A NamedTuple with `changes` in it and in those within it."""
+    inner = {k: _replaced(getattr(record, k), v) for k, v in changes.items() if isinstance(v, dict)}
+    return record._replace(**changes | inner)
 
 
 def _objectives(run: str, against: str) -> dict[str, Any]:

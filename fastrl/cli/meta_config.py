@@ -32,10 +32,14 @@ from fastrl.config.source import Source, located
 from fastrl.meta import library
 
 LEARNERS = {
+    "intrinsic_meta": "fastrl.meta.intrinsic_meta",
     "meta_evolution": "fastrl.meta.evolution",
     "meta_gradient": "fastrl.meta.meta_gradient",
 }
-CURVES = {"meta_evolution": "fitness", "meta_gradient": "inner_episode_return"}  # to draw
+CURVES = {  # to draw
+    "intrinsic_meta": "inner_reward", "meta_evolution": "fitness",
+    "meta_gradient": "inner_episode_return",
+}  # fmt: skip
 _TOP = {"rule": str, "learner": str, "steps": int, "seed": int}
 _TABLES = ("settings", "inner", "tasks", "fitness", "config", "hparams", "train")
 _NOT_INNER = ("steps", "seed", "devices", "train", "objective", "task")
@@ -120,6 +124,8 @@ def build(meta: MetaConfig, source: str = "") -> Built:
     with located(Source(source)):
         rule = library.make_rule(meta.rule, dict(meta.settings))
         inner = config.build(meta.inner, objective=rule)
+        built: Any = inner.algorithm.recipe
+        rule = built.objective  # with what it takes from the environment
         options: dict[str, Any] = {}
         if meta.tasks:
             options["sampler"] = _sampler(inner.task, meta.tasks)
@@ -181,21 +187,29 @@ def _range(name: str, value: Any) -> tuple[float, float]:
 
 def _sampler(params: Any, ranges: Mapping[str, tuple[float, float]]) -> Any:
     """Tasks whose params are uniform in `ranges`. Raises ValueError for unknown names."""
-    change_params(params, {name: high for name, (_, high) in ranges.items()})
+    for end in (0, 1):
+        change_params(params, {name: both[end] for name, both in ranges.items()})
     fields = fields_of(params) or {}
-    whole = [n for n in ranges if not isinstance(fields[n], float)]
-    if whole:
-        raise ValueError(f"tasks.{whole[0]}: is no number with a fraction to draw")
+    for name in ranges:
+        if isinstance(fields[name], bool) or not isinstance(fields[name], (int, float)):
+            raise ValueError(f"tasks.{name}: is no number to draw")
 
     def sampler(key: Any, task: Any) -> Any:
         keys = jax.random.split(key, len(ranges))
         drawn = {
-            name: jax.random.uniform(k, minval=low, maxval=high)
+            name: _drawn(k, fields[name], low, high)
             for k, (name, (low, high)) in zip(keys, ranges.items(), strict=True)
         }
         return task._replace(**drawn)
 
     return sampler
+
+
+def _drawn(key: Any, like: float, low: float, high: float) -> Any:
+    """From `low` to `high`, both included where `like` is an integer."""
+    if isinstance(like, int):
+        return jax.random.randint(key, (), int(low), int(high) + 1)
+    return jax.random.uniform(key, minval=low, maxval=high)
 
 
 def _plain(value: Any) -> Any:

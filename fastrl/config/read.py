@@ -98,7 +98,12 @@ def check_fields(
     for key in table:
         if key not in hints:
             raise ValueError(unknown_key(prefix + key, {*known, *(prefix + h for h in hints)}))
-    return {k: values.check(v, hints[k], prefix + k) for k, v in table.items()}
+    return {k: _entry(v, hints[k], prefix + k) for k, v in table.items()}
+
+
+def is_record(hint: Any) -> bool:
+    """Whether a type is a NamedTuple, a table of its own: `hparams.weights`."""
+    return isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields")
 
 
 def option_hints(factory: Any, skip: int = 0) -> dict[str, Any]:
@@ -115,6 +120,12 @@ def option_hints(factory: Any, skip: int = 0) -> dict[str, Any]:
 def hints_of(cls: Any) -> dict[str, Any]:
     """The fields of a `Config` or `HParams` class that a config may give, and their types."""
     return {k: v for k, v in get_type_hints(cls).items() if v is not Any}
+
+
+def _entry(value: Any, hint: Any, place: str) -> Any:
+    if is_record(hint):
+        return hint(**check_fields(value, hints_of(hint), place))
+    return values.check(value, hint, place)
 
 
 def _from_tables(tables: Tables, source: Source) -> RunConfig:

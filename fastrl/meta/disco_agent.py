@@ -25,7 +25,6 @@ from fastrl.meta import disco_agent_network, lpg_optimizer
 from fastrl.meta.disco import Weights
 from fastrl.meta.disco_agent_learning import Parts, State
 from fastrl.meta.disco_cmpo import CMPO
-from fastrl.meta.meta_gradient_inner import View
 from fastrl.metrics import Metrics
 from fastrl.networks import NetworkConfig
 from fastrl.types import (
@@ -90,6 +89,17 @@ RANGES = {
 }  # fmt: skip
 
 
+class Agent(NamedTuple):
+    """The Algorithm, and the pieces of its `step` for those who look inside."""
+
+    algorithm: Algorithm
+    # (state, hparams, task) -> (state, Transition [T, N], Regularisers, metrics): one iteration
+    advance: Any
+    # (key, state, task) -> (state, Transition [T, N], metrics): a rollout of the policy
+    collect: Any
+    policy: Any  # (state, observation) -> Distribution
+
+
 def make(
     env: Env, config: Config = Config(), *, objective: Any = _CMPO,
     reset: ResetFactory | None = None,
@@ -103,6 +113,14 @@ def make(
     The default, `disco_cmpo.CMPO`, is written by hand and has no parameters.  Raises TypeError or
     ValueError for what does not fit, before anything is compiled.
     """
+    return agent(env, config, objective=objective, reset=reset).algorithm
+
+
+def agent(
+    env: Env, config: Config = Config(), *, objective: Any = _CMPO,
+    reset: ResetFactory | None = None,
+) -> Agent:  # fmt: skip
+    """The same with its pieces. Equal arguments give the same Agent: nothing compiles twice."""
     door.environment(env)
     door.record("config", config, Config)
     for name in ("init", "memory", "targets", "loss"):
@@ -111,44 +129,31 @@ def make(
 
 
 @functools.lru_cache(maxsize=256)
-def _make(env: Env, config: Config, rule: Any, reset: ResetFactory) -> Algorithm:
+def _make(env: Env, config: Config, rule: Any, reset: ResetFactory) -> Agent:
     parts = _parts(env, config, rule, reset)
-    policy = parts.network.policy
+    network = parts.network
 
     def act(state: State, carry: Any, observation: Any, key: Key | None) -> tuple[Array, Any]:
-        said = policy(state.params, observation)
+        said = network.policy(state.params, observation)
         return said.mode() if key is None else said.sample(key), carry
 
     def step(state: State, hparams: HParams, task: Any) -> tuple[State, Metrics]:
-        done = learning.advance(parts, state, hparams, task)
-        return done.state, done.metrics
-
-    return Algorithm(
-        functools.partial(_init, parts), step, act, config.num_envs * config.num_steps,
-        HParams(), env,
-        parameters=lambda state: state.params, check=_check,
-        recipe=Recipe("disco_agent", env, config, reset, rule),
-    )  # fmt: skip
-
-
-@functools.lru_cache(maxsize=256)
-def view(inner: Algorithm) -> View:
-    """How `meta_gradient` looks into such an agent: its argument `view`.
-
-    Raises ValueError for another algorithm.
-    """
-    recipe = inner.recipe
-    if recipe is None or not isinstance(recipe.config, Config) or recipe.reset is None:
-        raise ValueError("inner is no disco_agent: pass the view that belongs to it")
-    parts = _parts(recipe.env, recipe.config, recipe.objective, recipe.reset)
+        state, _, _, metrics = learning.advance(parts, state, hparams, task)
+        return state, metrics
 
     def collect(key: Key, state: State, task: Any) -> tuple[State, Transition, Metrics]:
         state, seen, metrics = learning.collect(parts, key, state, task)
         return state, seen.transition, metrics
 
-    return View(
-        functools.partial(learning.advance, parts), collect,
-        lambda state, x: parts.network.policy(state.params, x), inner.steps_per_iteration,
+    algorithm = Algorithm(
+        functools.partial(_init, parts), step, act, config.num_envs * config.num_steps,
+        HParams(), env,
+        parameters=lambda state: state.params, check=_check,
+        recipe=Recipe("disco_agent", env, config, reset, rule),
+    )  # fmt: skip
+    return Agent(
+        algorithm, functools.partial(learning.advance, parts), collect,
+        lambda state, x: network.policy(state.params, x),
     )  # fmt: skip
 
 

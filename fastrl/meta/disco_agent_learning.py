@@ -14,7 +14,6 @@ from fastrl.meta.disco import Inputs
 from fastrl.meta.disco_agent_network import Network
 from fastrl.meta.lpg_agent import ROLLOUT
 from fastrl.meta.lpg_types import Regularisers
-from fastrl.meta.meta_gradient_inner import Advanced
 from fastrl.metrics import Metrics
 from fastrl.types import Array, Key, PyTree, Transition
 from fastrl.vec import VecEnv, VecState, rollout
@@ -49,13 +48,18 @@ class Parts(NamedTuple):
     buffer: buffers.Buffer | None
 
 
-def advance(parts: Parts, state: State, hparams: Any, task: Any) -> Advanced:
-    """One iteration; differentiable in `hparams.objective` and the parameters."""
+def advance(
+    parts: Parts, state: State, hparams: Any, task: Any
+) -> tuple[State, Transition, Regularisers, Metrics]:
+    """One iteration; differentiable in `hparams.objective` and the parameters.
+
+    Returns the state, the newest rollout `[T, N]`, and of the update regularisers and metrics.
+    """
     key, rollout_key, draw_key = jax.random.split(state.key, 3)
     state, seen, metrics = collect(parts, rollout_key, state._replace(key=key), task)
     if parts.buffer is None:
         after, regularisers, told = _update(parts, state, seen, hparams)
-        return Advanced(after, seen.transition, regularisers, metrics | told)
+        return after, seen.transition, regularisers, metrics | told
     block = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1)[None], seen)
     state = state._replace(buffer=parts.buffer.add(state.buffer, block))
     size = parts.config.batch_size
@@ -69,7 +73,7 @@ def advance(parts: Parts, state: State, hparams: Any, task: Any) -> Advanced:
     kept = jax.tree.map(pick, learned(after), learned(state))
     names = ("params", "target", "optimizer", "memory")
     state = state._replace(**dict(zip(names, kept, strict=True)))
-    return Advanced(state, seen.transition, regularisers, metrics | told)
+    return state, seen.transition, regularisers, metrics | told
 
 
 def collect(parts: Parts, key: Key, state: State, task: Any) -> tuple[State, Seen, Metrics]:

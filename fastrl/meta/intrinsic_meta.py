@@ -24,16 +24,15 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from fastrl import door, returns
 from fastrl import metrics as fm
-from fastrl.cells import Gru, MemoryConfig
 from fastrl.meta import intrinsic
 from fastrl.meta import meta_gradient_outer as outer
 from fastrl.meta.intrinsic import Learner
+from fastrl.meta.intrinsic_value import Value, value
 from fastrl.meta.meta_gradient_config import side_by_side
 from fastrl.meta.meta_gradient_lives import CurriculumFactory
 from fastrl.meta.meta_gradient_outer import Sampler, State
@@ -81,7 +80,7 @@ class HParams(NamedTuple):
     gae_lambda: Scalar = 0.95
     value_coefficient: Scalar = 0.5
     policy_entropy: Scalar = 0.01  # of the agents' policies: what is added to J for it
-    inner: intrinsic.HParams = intrinsic.HParams()  # its `objective` is replaced
+    inner: Any = intrinsic.HParams()  # hparams of the agents; `objective` is replaced
 
 
 _SHARE = door.Range(0.0, 1.0)
@@ -110,78 +109,51 @@ class Lives(NamedTuple):
 
 
 def make(
-    learner: Learner, config: Config = Config(), *, sampler: Sampler | None = None,
-    curriculum: CurriculumFactory | None = None,
+    inner: Algorithm, start: Callable[[Key], PyTree], config: Config = Config(), *,
+    sampler: Sampler | None = None, curriculum: CurriculumFactory | None = None,
 ) -> Algorithm[HParams, State]:  # fmt: skip
-    """Learns the reward of `learner`, an `intrinsic.learner(env, ...)`.
+    """Learns the reward of `inner`, an `intrinsic.make(env, ...)`, from `start(key)` on.
 
-        learner = intrinsic.learner(env, lpg_agent.Config(num_envs=1, num_steps=16))
-        outer = intrinsic_meta.make(learner, sampler=sampler)
+        reward = intrinsic.Reward().on(env)
+        inner = intrinsic.make(env, intrinsic.Config(num_envs=1, num_steps=16), objective=reward)
+        outer = intrinsic_meta.make(inner, reward.init, sampler=sampler)
         state = fastrl.train(outer, steps=1e7)
-        hparams = intrinsic.HParams(objective=state.eta.reward)  # for learner.algorithm
+        hparams = intrinsic.HParams(objective=outer.parameters(state))  # for inner
 
     `sampler(key, task)` draws the task of a life, by default with `env.sample_level(key)` where
     there is one, else the outer task; a `curriculum` goes before it.
     Raises ValueError or TypeError for what does not fit, before anything is compiled.
     """
-    door.record("learner", learner, Learner)
+    door.algorithm(inner)
     door.record("config", config, Config)
-    teacher = curriculum or outer.independent(learner.algorithm, sampler)
-    return _make(learner, config, teacher)
+    door.function("start", start, "intrinsic.Reward().on(env).init")
+    recipe = inner.recipe
+    if recipe is None or not isinstance(recipe.config, intrinsic.Config):
+        what = "an Algorithm without a recipe" if recipe is None else recipe.algorithm
+        raise ValueError(f"inner is {what}, without a learned reward: pass intrinsic.make(env)")
+    learner = intrinsic.learner(
+        recipe.env, recipe.config, objective=recipe.objective, reset=recipe.reset
+    )
+    teacher = curriculum or outer.independent(inner, sampler)
+    return _make(learner, start, config, teacher)
 
 
 @functools.lru_cache(maxsize=64)
-def _make(learner: Learner, config: Config, teacher: CurriculumFactory) -> Algorithm:
-    life = Life(learner, _value(learner, config.value_size), config.window, config.lifetime)
+def _make(
+    learner: Learner, first: Callable[[Key], PyTree], config: Config, teacher: CurriculumFactory
+) -> Algorithm:
+    life = Life(learner, value(learner, config.value_size), config.window, config.lifetime)
     teaching: Any = life  # what a curriculum asks of a life is its inner algorithm
     curriculum = teacher(teaching)
     windows: Any = Windows(teaching, config.side_by_side, config.devices)
 
     def start(key: Key) -> Eta:
         reward_key, value_key = jax.random.split(key)
-        return Eta(learner.network.init(reward_key), life.value.init(value_key))
+        return Eta(first(reward_key), life.value.init(value_key))
 
     steps = config.window * learner.algorithm.steps_per_iteration
-    return outer.learner(config, windows, curriculum, start, HParams(), RANGES, steps)
-
-
-class Value(NamedTuple):
-    """What a life is expected to gain from a step on."""
-
-    init: Callable[[Key], PyTree]
-    # (params, history, x [S, N, D], seen [S + 1, N, E], age [S + 1]) -> history, values [S + 1, N]
-    unroll: Callable[[PyTree, PyTree, Array, Array, Array], tuple[PyTree, Array]]
-    initial_history: Callable[[int], PyTree]
-
-
-class _Value(nn.Module):
-    """A head on the memory of the steps before, what is seen, and the share of the life that has
-    passed, before and after every step."""
-
-    config: MemoryConfig
-
-    @nn.compact
-    def __call__(self, history: PyTree, x: Array, seen: Array, age: Array) -> tuple[PyTree, Array]:
-        going = jnp.zeros(x.shape[:-1], bool)
-        after, h = Gru(self.config, name="memory")(history, x, going)
-        past = nn.Dense(self.config.size, name="past")(jnp.concatenate([history[0][None], h]))
-        now = nn.Dense(self.config.size, use_bias=False, name="now")(seen)
-        passed = nn.Dense(self.config.size, use_bias=False, name="age")(age[:, None, None])
-        return after, nn.Dense(1, name="head")(jnp.tanh(past + now + passed))[..., 0]
-
-
-def _value(learner: Learner, size: int) -> Value:
-    config = MemoryConfig("gru", size)
-    module, env = _Value(config), learner.algorithm.env
-    width = intrinsic.input_size(env, learner.inputs)
-    sight = intrinsic.input_size(env, lambda t: learner.encode(t.observation))
-    apply: Callable[..., Any] = module.apply
-
-    def init(key: Key) -> PyTree:
-        x, seen = jnp.zeros((1, 1, width)), jnp.zeros((2, 1, sight))
-        return module.init(key, config.initial_carry((1,)), x, seen, jnp.zeros(2))
-
-    return Value(init, apply, lambda n: config.initial_carry((n,)))
+    algorithm = outer.learner(config, windows, curriculum, start, HParams(), RANGES, steps)
+    return algorithm._replace(parameters=lambda state: state.eta.reward)
 
 
 class Life(NamedTuple):
@@ -253,10 +225,10 @@ class Life(NamedTuple):
         self, eta: Eta, life: Lives, t: Transition, after: intrinsic.State
     ) -> tuple[PyTree, Array]:
         """The value function's memory after the window; values `[S + 1, N]` in it and after it."""
-        encode, steps = self.learner.encode, len(t.reward)
+        encode, steps = self.learner.sight.encode, len(t.reward)
         seen = jnp.concatenate([encode(t.observation), encode(after.agent.env.observation)[None]])
         age = (life.age + self.window * jnp.arange(steps + 1) / steps) / life.lifetime
-        x = self.learner.inputs(t)
+        x = self.learner.sight.inputs(t)
         return self.value.unroll(eta.value, life.history, x, seen, age.astype(seen.dtype))
 
 

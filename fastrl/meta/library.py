@@ -25,13 +25,20 @@ from fastrl.objectives import Inputs
 from fastrl.registry import unknown
 from fastrl.types import Array, Key, PyTree
 
-# The rule's class: a frozen dataclass with `init(key)` that is an `Objective` when called.
+# The rule's class: a frozen dataclass with `init(key)`, which is an `Objective` when called, or
+# has what agents that learn by rules (`fastrl.meta.lpg_types.Rule`) or rewards ask for.
 RULES = {
     "disco": "fastrl.meta.disco:Disco", "lpg": "fastrl.meta.lpg:LPG",
-    "lpo": "fastrl.meta.lpo:LPO",
+    "lpo": "fastrl.meta.lpo:LPO", "reward": "fastrl.meta.intrinsic_network:Reward",
 }  # fmt: skip
 FOLDER = "objective"
-_OF_ETA = ("drift", "memory", "targets", "loss")  # functions of a rule whose first argument is eta
+_OF_ETA = (
+    "drift",
+    "memory",
+    "targets",
+    "loss",
+    "unroll",
+)  # functions of a rule whose first argument is eta
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,7 +53,10 @@ class Loaded:
     eta: PyTree
 
     def __call__(self, eta: Any, inputs: Inputs, hparams: Any) -> tuple[Array, dict[str, Array]]:
-        return self.rule(self.eta if _is_empty(eta) else eta, inputs, hparams)
+        if not callable(self.rule):
+            raise TypeError(f"{self.rule!r} is no policy objective: it needs an agent of its own")
+        call: Any = self.rule
+        return call(self.eta if _is_empty(eta) else eta, inputs, hparams)
 
     def init(self, key: Key) -> PyTree:
         """Its own parameters, to go on from."""

@@ -51,7 +51,7 @@ def make(
     sampler: Sampler | None = None,
     lifetime: Lifetime | None = None,
     curriculum: CurriculumFactory | None = None,
-    view: ViewFactory = meta_gradient_inner.of_rule,
+    view: ViewFactory = meta_gradient_inner.of,
     install: Install = evolution_lives.install,
 ) -> Algorithm[HParams, State]:
     """Gradients on what `start(key)` gives, for `inner`, which takes it by `install`.
@@ -64,6 +64,7 @@ def make(
     `sampler(key, task)` draws the task of a life, by default with `env.sample_level(key)` where
     there is one, else the outer task; `lifetime(key)` its updates, by default
     `config.lifetime` or `env.sample_lifetime(key)`.  A `curriculum` goes before the sampler.
+    `view` looks into the inner learner, by default one of those that learn by rules.
     Raises ValueError or TypeError for what does not fit, before anything is compiled.
     """
     door.algorithm(inner)

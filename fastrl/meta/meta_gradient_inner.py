@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from fastrl import networks, vec
 from fastrl.distributions import Distribution
-from fastrl.meta import lpg_agent
+from fastrl.meta import disco_agent, lpg_agent
 from fastrl.meta.lpg_types import Regularisers
 from fastrl.metrics import Metrics
 from fastrl.types import Algorithm, Array, Key, Observation, Transition
@@ -44,26 +44,53 @@ class View(NamedTuple):
 ViewFactory = Callable[[Algorithm], View]
 
 
+def of(inner: Algorithm) -> View:
+    """The view that belongs to `inner`, by the class of its config.
+
+    Raises ValueError for an algorithm that none is known of.
+    """
+    config = None if inner.recipe is None else inner.recipe.config
+    if type(config) not in _VIEWS:
+        raise ValueError(
+            f"inner is {_name(inner)}, no agent that learns by rules (lpg_agent, disco_agent): "
+            "pass view=meta_gradient_inner.of_actor_critic, or one of your own"
+        )
+    return _VIEWS[type(config)](inner)
+
+
 @functools.lru_cache(maxsize=256)
 def of_rule(inner: Algorithm) -> View:
     """The view of an agent of `lpg_agent`.
 
     Raises ValueError for another algorithm.
     """
-    recipe = inner.recipe
-    if recipe is None or not isinstance(recipe.config, lpg_agent.Config):
-        raise ValueError(
-            f"inner is {_name(inner)}, not an agent of lpg_agent: pass "
-            "view=meta_gradient_inner.of_actor_critic, or one of your own"
-        )
-    rule: Any = recipe.objective
-    agent = lpg_agent.agent(recipe.env, recipe.config, objective=rule, reset=recipe.reset)
+    recipe = _recipe(inner, lpg_agent.Config)
+    agent = lpg_agent.agent(
+        recipe.env, recipe.config, objective=recipe.objective, reset=recipe.reset
+    )
 
     def advance(state: lpg_agent.State, hparams: Any, task: Any) -> Advanced:
         key, rollout_key = jax.random.split(state.key)
         state, transitions, metrics = agent.collect(rollout_key, state._replace(key=key), task)
         state, regularisers, update_metrics = agent.update(state, transitions, hparams)
         return Advanced(state, transitions, regularisers, metrics | update_metrics)
+
+    return View(advance, agent.collect, agent.policy, inner.steps_per_iteration)
+
+
+@functools.lru_cache(maxsize=256)
+def of_disco(inner: Algorithm) -> View:
+    """The view of an agent of `disco_agent`.
+
+    Raises ValueError for another algorithm.
+    """
+    recipe = _recipe(inner, disco_agent.Config)
+    agent = disco_agent.agent(
+        recipe.env, recipe.config, objective=recipe.objective, reset=recipe.reset
+    )
+
+    def advance(state: disco_agent.State, hparams: Any, task: Any) -> Advanced:
+        return Advanced(*agent.advance(state, hparams, task))
 
     return View(advance, agent.collect, agent.policy, inner.steps_per_iteration)
 
@@ -103,6 +130,16 @@ def of_actor_critic(inner: Algorithm) -> View:
 
     policy = lambda state, x: network.policy(state.params, x)  # noqa: E731
     return View(advance, collect, policy, config.num_envs * config.num_steps)
+
+
+# Whose view is taken without asking: agents that learn by rules.
+_VIEWS: dict[type, ViewFactory] = {lpg_agent.Config: of_rule, disco_agent.Config: of_disco}
+
+
+def _recipe(inner: Algorithm, cls: type) -> Any:
+    if inner.recipe is None or not isinstance(inner.recipe.config, cls):
+        raise ValueError(f"inner is {_name(inner)}, not what {cls.__module__}.make gives")
+    return inner.recipe
 
 
 def _name(inner: Algorithm) -> str:
