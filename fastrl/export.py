@@ -26,7 +26,7 @@ import numpy as np
 from fastrl import chunks, door, registry
 from fastrl.files import replacing
 from fastrl.hparams import as_arrays, conform
-from fastrl.kernels import prng
+from fastrl.kernels import _numba_ffi, prng
 from fastrl.leaves import described, differences, named, with_keys, without_keys, words
 from fastrl.metrics import Mean
 from fastrl.types import Algorithm
@@ -83,7 +83,8 @@ def export(
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as z:
         z.writestr("program.json", json.dumps(table, indent=1))
         for file, program, given in zip(_FILES, programs, arguments, strict=True):
-            exported = jax.export.export(jax.jit(program), platforms=platforms)(*given)
+            with _numba_ffi.portable():
+                exported = jax.export.export(jax.jit(program), platforms=platforms)(*given)
             z.writestr(file, _serialized(exported))
     return Path(path)
 

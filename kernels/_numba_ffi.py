@@ -6,10 +6,12 @@ inside a program, and can write in place (`aliases`).  Numba is imported and the
 when a program is lowered for CPU, not when it is traced.  There is no derivative: see `op`.
 """
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +25,7 @@ Arrays = Sequence[jax.Array]
 
 _KINDS = "biuf"
 _complaints: set[str] = set()
+_to_go = contextvars.ContextVar("to_go", default=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +73,16 @@ def numba_call(
     _check(kernel.__name__, arrays, shapes, pairs)
     call = _Call(kernel, shapes, pairs, (False,) * len(arrays), tasks=tasks, fallback=fallback)
     return _numba_call_p.bind(*arrays, call=call)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """Programs lowered in here have fallbacks instead of machine code of this process."""
+    token = _to_go.set(True)
+    try:
+        yield
+    finally:
+        _to_go.reset(token)
 
 
 def supports(array: Any) -> bool:
@@ -144,6 +157,8 @@ batching.primitive_batchers[_numba_call_p] = _vmap
 
 
 def _lower(context: Any, *operands: Any, call: _Call) -> Any:
+    if call.fallback is not None and _to_go.get():
+        return _lower_fallback(context, *operands, call=call)
     try:
         from fastrl.kernels import _numba_handler
 
@@ -155,7 +170,7 @@ def _lower(context: Any, *operands: Any, call: _Call) -> Any:
         if call.fallback is None:
             raise RuntimeError(f"no numba kernel for {why}") from error
         _complain(why)
-        return mlir.lower_fun(_batched_fallback(call), multiple_results=True)(context, *operands)
+        return _lower_fallback(context, *operands, call=call)
     aliases = dict(call.aliases)
     return jax.ffi.ffi_lowering(name, operand_output_aliases=aliases)(context, *operands)
 
@@ -182,6 +197,10 @@ def _specs(avals: Sequence[Any], call: _Call) -> tuple[Any, Any]:
     extra = [len(call.batch) if b else 0 for b in call.batched]
     ins = tuple((a.dtype.str, a.ndim - n) for a, n in zip(avals, extra, strict=True))
     return ins, tuple((np.dtype(o.dtype).str, len(o.shape)) for o in call.outputs)
+
+
+def _lower_fallback(context: Any, *operands: Any, call: _Call) -> Any:
+    return mlir.lower_fun(_batched_fallback(call), multiple_results=True)(context, *operands)
 
 
 def _batched_fallback(call: _Call) -> Callable[..., Arrays]:

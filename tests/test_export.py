@@ -1,5 +1,6 @@
 """`fastrl.export`: a program in a file trains like the code that it came from."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -40,6 +41,15 @@ def test_trains_like_the_code_bit_for_bit(file):
     for name in wanted:
         np.testing.assert_array_equal(state[name], wanted[name], err_msg=name)
     assert np.isfinite(metrics["loss"])
+
+
+def test_a_program_goes_without_the_kernels_of_this_process(file, tmp_path):
+    """Machine code made by numba can't be written: the file would not be there, or not run."""
+    fused = ppo.make(CartPole(), dataclasses.replace(CONFIG, fused_mlp=True))
+    programs = map(fastrl.load_program, (file, fastrl.export(fused, tmp_path / "fused.zip")))
+    plain, other = (program.run(program.init(0), 256)[0] for program in programs)
+    for name in plain:
+        np.testing.assert_allclose(other[name], plain[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 def test_runs_where_nothing_of_the_algorithm_is_imported(file):
