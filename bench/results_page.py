@@ -215,8 +215,12 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(4.0 * width, 2.8 * height), layout="constrained")
     panels = np.ravel(figure.subplots(height, width, squeeze=False))
     for panel, env in zip(panels, envs, strict=False):
-        for i, row in enumerate(r for r in rows if r.first["env"] == env):
+        here = [r for r in rows if r.first["env"] == env]
+        for i, row in enumerate(here):
             _draw_row(panel, row, COLOURS[i % len(COLOURS)])
+        budgets = [r.first["steps"] for r in here]
+        if max(budgets) >= 10 * min(budgets):
+            panel.set_xscale("log")
         panel.set_title(env, fontsize=9)
         panel.xaxis.set_major_formatter(lambda x, _: short(x))
         panel.tick_params(labelsize=8)
