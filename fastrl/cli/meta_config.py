@@ -1,12 +1,12 @@
 """Configs of meta-training: which rule is learned, by which learner, from which inner runs.
 
-rule = "lpo"
-learner = "meta_evolution"
+rule = "lpo"                # of fastrl.meta.library.RULES: disco, lpg, lpo, reward
+learner = "meta_evolution"  # of LEARNERS; agents with a learned reward want "intrinsic_meta"
 steps = 50_000_000          # environment steps of all inner agents together
 
 [settings]                  # of the rule
 [inner]                     # as in a config of `fastrl train`: env, algorithm, hparams ...
-[tasks]                     # of the inner params: ranges that every life draws from
+[tasks]                     # of the inner params: ranges that every life draws from, ends included
 [fitness]                   # options of fastrl.meta.evolution_fitness.evaluation
 [config]                    # of the learner, as are hparams
 [hparams]
