@@ -16,9 +16,9 @@ import numpy as np
 
 from fastrl.kernels._buffers import apart, matrix, view
 from fastrl.kernels._tile import WIDTH, product
+from fastrl.kernels.mlp import WIDEST
 
 BLOCK = 48  # rows at a time
-WIDEST = 4096  # units of a layer
 # tanh(x) = x p(x^2) / q(x^2) to the last bits of float32 where |x| < 7.905: coefficients of Eigen
 # (Eigen/src/Core/MathFunctionsImpl.h), which XLA has too.
 _END = np.float32(7.90531110763549805)

@@ -23,6 +23,8 @@ from jax.interpreters import batching, mlir
 
 Arrays = Sequence[jax.Array]
 
+MOST_TASKS = 31  # of a kernel that runs on all threads
+
 _KINDS = "biuf"
 _complaints: set[str] = set()
 _to_go = contextvars.ContextVar("to_go", default=False)
@@ -63,7 +65,7 @@ def numba_call(
 
     With `tasks` the kernel is `kernel(task, arguments, results, index)` of addresses, from which
     `_buffers.matrix` takes the float32 arrays `[rows, columns]`, and is called for each row of the
-    last result, at most 31, on the threads that XLA has.
+    last result, at most `MOST_TASKS`, on the threads that XLA has.
 
     Raises TypeError for dtypes that numba lacks, ValueError for aliases that do not fit.
     """

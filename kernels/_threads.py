@@ -14,8 +14,11 @@ every posting, because what these write and read is then in its cache.
 # Intrinsics are written with a typing context in front and called without.
 # pyright: reportCallIssue=false, reportPrivateImportUsage=false
 
+import re
+from pathlib import Path
 from typing import Any
 
+import jax
 import numba
 import numpy as np
 from llvmlite import ir
@@ -25,17 +28,29 @@ from numba.extending import intrinsic
 
 from fastrl.kernels._buffers import FRAME_API, FRAME_CONTEXT, apart
 from fastrl.kernels._buffers import WORD as _WORD
+from fastrl.kernels._numba_ffi import MOST_TASKS
 
-# Words of 8 bytes in `XLA_FFI_Api` of jaxlib's `xla/ffi/api/c_api.h`.
-_API_SIZE, _API_DESTROY_ERROR, _API_SCHEDULE, _API_NUM_THREADS = 0, 8, 17, 18
 # Words of the team, those that change on lines of the cache of their own.
 _STATE, _DONE, _LOCK, _RUN, _INPUTS, _OUTPUTS, _INDEX = 0, 8, 16, 24, 25, 26, 27
 _TASKS, _THREADS, _COUNT, _HELPERS = 28, 29, 30, 32  # _HELPERS: whether each thread is there
-MOST = 31  # tasks of a posting
 _POSTING = 1 << 32  # in _STATE, above the bits of tasks
 _PATIENCE = 150  # times that a helper gives way to other threads before it leaves
 _SPINS = 64  # looks at the team between these
 
+
+def _functions() -> dict[str, int]:
+    """In which word of XLA's table each function is, by the header of the jaxlib that is here."""
+    header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text(encoding="utf-8")
+    table = header.partition("struct XLA_FFI_Api {")[2].partition("};")[0]
+    names = re.findall(r"_XLA_FFI_API_STRUCT_FIELD\(XLA_FFI_(\w+)\)", table)
+    return {name: 6 + i for i, name in enumerate(names)}  # after the size, version and the like
+
+
+_WORDS = _functions()
+_API_DESTROY_ERROR = _WORDS["Error_Destroy"]
+_API_SCHEDULE, _API_NUM_THREADS = (
+    _WORDS["ThreadPool_Schedule"], _WORDS["ThreadPool_NumThreads"]
+)  # fmt: skip
 _memory = np.zeros(64, np.int64)
 TEAM: Any = _memory.ctypes.data
 
@@ -131,9 +146,9 @@ def _take_one(thread, tasks, threads):
     pending = state % _POSTING
     if pending == 0:
         return False
-    task = thread * tasks // threads % MOST
+    task = thread * tasks // threads % MOST_TASKS
     while (pending >> task) & 1 == 0:
-        task = (task + 1) % MOST
+        task = (task + 1) % MOST_TASKS
     if _swap(TEAM, _STATE, state, state - (1 << task)):
         function, inputs = get(TEAM, _RUN), get(TEAM, _INPUTS)
         _run(function, inputs, get(TEAM, _OUTPUTS), get(TEAM, _INDEX), task)
@@ -145,8 +160,7 @@ def _take_one(thread, tasks, threads):
 def _num_threads(api, context):
     """Of XLA's pool; 1 where it does not say."""
     _put(TEAM, _COUNT, 1)
-    known = get(api, _API_SIZE) > 8 * _API_NUM_THREADS
-    if known and not _asked(api, _API_NUM_THREADS, context, TEAM + 8 * _COUNT, 0):
+    if not _asked(api, _API_NUM_THREADS, context, TEAM + 8 * _COUNT, 0):
         _put(TEAM, _COUNT, 1)
     return get(TEAM, _COUNT)
 
@@ -170,7 +184,7 @@ _HELP: Any = _helper.address
 @apart
 def share(frame, tasks, run, inputs, outputs, index, alone):
     """Calls the function at `run` with (inputs, outputs, index, task) for each task, beside
-    helpers, unless `alone`; at most `MOST` tasks."""
+    helpers, unless `alone`; at most `MOST_TASKS` tasks."""
     if alone or not _swap(TEAM, _LOCK, 0, 1):  # or another program has the team
         for task in range(tasks):
             _run(run, inputs, outputs, index, task)

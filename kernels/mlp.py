@@ -22,7 +22,7 @@ Array = jax.Array
 Layers = Sequence[tuple[Array, Array]]  # weights [K, N] and biases [N], from input to output
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": lambda x: jnp.maximum(x, 0.0)}
-WIDEST = 4096
+WIDEST = 4096  # units of a layer
 LANES = 8  # floats of a vector
 
 
@@ -39,8 +39,8 @@ def apply(inputs: Sequence[Array], networks: Sequence[Layers], activation: str) 
 
 
 def serves(inputs: Sequence[Array], networks: Sequence[Layers], activation: str) -> bool:
-    """Whether the kernels can do this: float32, hidden layers of a multiple of 8 units, and none
-    of more than `WIDEST`."""
+    """Whether the kernels can do this: float32, hidden layers of a multiple of 8 units, none of
+    more than `WIDEST`, and up to seven networks."""
     arrays = [*inputs, *jax.tree.leaves(networks)]
     hidden = [b.size for layers in networks for _, b in layers[:-1]]
     widths = [*(x.shape[-1] for x in inputs), *(b.size for n in networks for _, b in n)]
@@ -50,6 +50,7 @@ def serves(inputs: Sequence[Array], networks: Sequence[Layers], activation: str)
         and all(x.ndim == 2 and len(x) == len(inputs[0]) > 0 for x in inputs)
         and all(n % LANES == 0 for n in hidden)
         and max(widths) <= WIDEST - LANES
+        and len(networks) * _groups(len(inputs[0])) <= _numba_ffi.MOST_TASKS
     )
 
 
