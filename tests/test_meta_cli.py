@@ -158,7 +158,7 @@ def test_disco_is_meta_trained_by_gradients_from_a_config(folder, monkeypatch, c
     hparams, options = seen[0]
     assert float(hparams.policy_entropy) == 0.25
     kept = meta_config.from_toml(tomllib.loads(options["config_text"]), "")
-    assert kept.inner.hparams.weights == disco.Weights()
+    assert kept.inner.hparams.weights == disco.Weights(value=1.0)
     assert (kept.seed, kept.hparams.policy_entropy) == (3, 0.25)
     loaded = meta.load("run")
     assert isinstance(loaded.rule, disco.Disco)
