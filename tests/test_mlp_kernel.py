@@ -72,6 +72,7 @@ def test_outputs_and_derivatives_are_those_by_hand(rows, activation):
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-5 * rows)
 
 
+@pytest.mark.slow
 def test_every_size_of_a_tile_and_of_the_last_layer():
     """Rows and units that fill no tile exactly; and tanh far from zero, where its formula ends."""
     for rows, outputs in ((32, 1), (34, 7), (35, 8), (37, 17), (38, 16), (39, 24)):
@@ -136,6 +137,7 @@ def test_threads_of_the_host_at_once():
     assert found == [[value] * 5 for value in alone]  # bit for bit
 
 
+@pytest.mark.slow
 def test_an_actor_critic_is_the_same_with_and_without():
     """The kernel would be given another layer than the network has, or a bound of the policy."""
     for actions, seen in ((Discrete(3), ()), (Box(-1.0, 1.0, (2,)), (5,))):

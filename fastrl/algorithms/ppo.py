@@ -145,7 +145,10 @@ def make(
 def _make(env: Env, config: Config, objective: Objective, reset: ResetFactory) -> Algorithm:
     task = env.default_params()
     action_space = env.action_space(task)
-    network = actor_critic(env.observation_space(task), action_space, config.network)
+    spaces = env.observation_space(task), action_space
+    network = actor_critic(*spaces, config.network)
+    # Who acts with it later need not wait until kernels are compiled.
+    plain = actor_critic(*spaces, dataclasses.replace(config.network, fused_mlp=False))
     vec_env = VecEnv(env, config.num_envs, arguments.starts(env, reset))
     kept = storage.storage(env.observation_space(task), config.observation_storage)
     collector = Collector(
@@ -168,12 +171,12 @@ def _make(env: Env, config: Config, objective: Objective, reset: ResetFactory) -
     def act(
         state: State, carry: Any, observation: Observation, key: Key | None
     ) -> tuple[Action, Any]:
-        policy = network.policy(state.params, normalize.seen(config, state, observation))
+        policy = plain.policy(state.params, normalize.seen(config, state, observation))
         action = policy.mode() if key is None else policy.sample(key)
         return distributions.to_environment(action_space, action), carry
 
     def value(state: State, observation: Observation) -> Array:
-        return network.value(state.params, normalize.seen(config, state, observation))
+        return plain.value(state.params, normalize.seen(config, state, observation))
 
     return Algorithm(
         init, functools.partial(_iterate, parts), act, batch_size, HParams(), env, value,
