@@ -45,11 +45,17 @@ class NetworkConfig:
             self._check_fused()
 
     def _check_fused(self) -> None:
-        plain = self.torso == "mlp" and not self.shared_torso and not self.layer_norm
-        if not plain or self.activation not in mlp.ACTIVATIONS:
+        fits = {
+            "activation": self.activation in mlp.ACTIVATIONS,
+            "torso": self.torso == "mlp",
+            "shared_torso": not self.shared_torso,
+            "layer_norm": not self.layer_norm,
+        }
+        wrong = [f"{name}={getattr(self, name)!r}" for name, ok in fits.items() if not ok]
+        if wrong:
             raise ValueError(
-                f"fused_mlp=true: needs an activation of {', '.join(mlp.ACTIVATIONS)} "
-                f"(not {self.activation}), torso='mlp', shared_torso=false and no layer_norm"
+                f"fused_mlp=true does not go with {', '.join(wrong)}: it needs torso='mlp', no "
+                f"shared_torso, no layer_norm, and {' or '.join(mlp.ACTIVATIONS)} as activation"
             )
         if any(n % mlp.LANES or n > mlp.WIDEST for n in self.hidden_sizes):
             raise ValueError(

@@ -158,8 +158,8 @@ def test_an_actor_critic_is_the_same_with_and_without():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"activation": "gelu"}, "fused_mlp=true: needs an activation of tanh, relu .not gelu."),
-        ({"torso": "conv"}, "torso='mlp'"),
+        ({"activation": "gelu"}, "does not go with activation='gelu': .* tanh or relu as"),
+        ({"torso": "conv", "shared_torso": True}, "go with torso='conv', shared_torso=True: "),
         ({"hidden_sizes": (64, 20)}, r"hidden_sizes=\(64, 20\) must be multiples of 8"),
     ],
 )
