@@ -43,6 +43,7 @@ def test_trains_like_the_code_bit_for_bit(file):
     assert np.isfinite(metrics["loss"])
 
 
+@pytest.mark.slow
 def test_a_program_goes_without_the_kernels_of_this_process(file, tmp_path):
     """Machine code made by numba can't be written: the file would not be there, or not run."""
     fused = ppo.make(CartPole(), dataclasses.replace(CONFIG, fused_mlp=True))

@@ -134,6 +134,7 @@ def test_a_reward_is_learned_saved_and_used(folder, capsys):
     assert "holds no learned objective" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_disco_is_meta_trained_by_gradients_from_a_config(folder, monkeypatch, capsys):
     """A view into the agent that a config can't name, numbers that are lost on the way into the
     run folder, or a rule that is not saved.  Nothing is compiled: a meta-gradient of it takes a

@@ -82,6 +82,7 @@ def test_every_size_of_a_tile_and_of_the_last_layer():
         np.testing.assert_allclose(got, oracle(inputs[0], nets[0], 0 * got, "tanh")[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_vmap_scan_and_second_derivatives():
     """Members in a batch would read each other's weights; a gradient through an update, as in
     meta-learning, would be lost in the kernel."""
