@@ -54,10 +54,13 @@ def register(
     text = repr((describe(kernel), args, rets, tasks, threads, numba.__version__))
     name = f"fastrl_{kernel.__name__}_{hashlib.sha256(text.encode()).hexdigest()[:20]}"
     if name not in _registered:
-        handler = _tasks_handler(kernel, rets, threads) if tasks else _handler(kernel, args, rets)
-        first = handler[0] if tasks else handler
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(first.ctypes), platform="cpu")
-        _registered[name] = handler
+        if tasks:
+            call, code = _in_tasks(kernel, rets, threads)
+        else:
+            call, code = _at_once(kernel, args, rets), None
+        handler = _handler(call, rets[0][1])
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler.ctypes), platform="cpu")
+        _registered[name] = handler, code
     return name
 
 
@@ -74,10 +77,9 @@ def describe(value: Any) -> str:
     return repr((inspect.getsource(value), below))
 
 
-def _handler(kernel: Callable[..., None], args: Specs, rets: Specs) -> Any:
-    run = numba.njit(nogil=True, error_model="numpy")(kernel)
-    get_args, get_rets = _arrays(args), _arrays(rets)
-    core = rets[0][1]
+def _handler(call: Any, core: int) -> Any:
+    """What XLA calls: `call(frame, arguments, results, index)` for each index into the batch; the
+    first result has `core` axes without it."""
 
     @numba.cfunc(types.int64(types.int64))
     def handler(frame):
@@ -87,18 +89,29 @@ def _handler(kernel: Callable[..., None], args: Specs, rets: Specs) -> Any:
             return 0
         inputs, outputs = word(frame, _buffers.FRAME_ARGS), word(frame, _buffers.FRAME_RETS)
         for index in range(_batch(word(outputs, 0), core)):
-            run(*get_args(inputs, index), *get_rets(outputs, index))
+            call(frame, inputs, outputs, index)
         return 0
 
     return handler
 
 
-def _tasks_handler(kernel: Callable[..., None], rets: Specs, threads: bool) -> Any:
-    """As `_handler`, with the tasks of a call shared out among the threads of XLA's pool."""
+def _at_once(kernel: Callable[..., None], args: Specs, rets: Specs) -> Any:
+    """The kernel on arrays over XLA's buffers."""
+    run = numba.njit(nogil=True, error_model="numpy")(kernel)
+    get_args, get_rets = _arrays(args), _arrays(rets)
+
+    @numba.njit
+    def call(frame, inputs, outputs, index):
+        run(*get_args(inputs, index), *get_rets(outputs, index))
+
+    return call
+
+
+def _in_tasks(kernel: Callable[..., None], rets: Specs, threads: bool) -> tuple[Any, Any]:
+    """The kernel for each row of the last result, on the threads of XLA's pool; and its code."""
     from fastrl.kernels import _threads  # takes a second to compile
 
     run = numba.njit(nogil=True, error_model="numpy")(kernel)
-    core = rets[0][1]
 
     @numba.cfunc(types.void(types.int64, types.int64, types.int64, types.int64))
     def one(inputs, outputs, index, task):
@@ -106,19 +119,12 @@ def _tasks_handler(kernel: Callable[..., None], rets: Specs, threads: bool) -> A
 
     address, alone, last = one.address, int(not threads), len(rets) - 1
 
-    @numba.cfunc(types.int64(types.int64))
-    def handler(frame):
-        extension = word(frame, _buffers.FRAME_EXTENSION)
-        if extension != 0:
-            _answer(extension)
-            return 0
-        inputs, outputs = word(frame, _buffers.FRAME_ARGS), word(frame, _buffers.FRAME_RETS)
+    @numba.njit
+    def call(frame, inputs, outputs, index):
         tasks = matrix(outputs, last, 0)[1]
-        for index in range(_batch(word(outputs, 0), core)):
-            _threads.share(frame, tasks, address, inputs, outputs, index, alone)
-        return 0
+        _threads.share(frame, tasks, address, inputs, outputs, index, alone)
 
-    return handler, one
+    return call, one
 
 
 @numba.njit

@@ -64,10 +64,7 @@ def of_rule(inner: Algorithm) -> View:
 
     Raises ValueError for another algorithm.
     """
-    recipe = _recipe(inner, lpg_agent.Config)
-    agent = lpg_agent.agent(
-        recipe.env, recipe.config, objective=recipe.objective, reset=recipe.reset
-    )
+    agent = _agent(inner, lpg_agent)
 
     def advance(state: lpg_agent.State, hparams: Any, task: Any) -> Advanced:
         key, rollout_key = jax.random.split(state.key)
@@ -84,10 +81,7 @@ def of_disco(inner: Algorithm) -> View:
 
     Raises ValueError for another algorithm.
     """
-    recipe = _recipe(inner, disco_agent.Config)
-    agent = disco_agent.agent(
-        recipe.env, recipe.config, objective=recipe.objective, reset=recipe.reset
-    )
+    agent = _agent(inner, disco_agent)
 
     def advance(state: disco_agent.State, hparams: Any, task: Any) -> Advanced:
         return Advanced(*agent.advance(state, hparams, task))
@@ -136,10 +130,14 @@ def of_actor_critic(inner: Algorithm) -> View:
 _VIEWS: dict[type, ViewFactory] = {lpg_agent.Config: of_rule, disco_agent.Config: of_disco}
 
 
-def _recipe(inner: Algorithm, cls: type) -> Any:
-    if inner.recipe is None or not isinstance(inner.recipe.config, cls):
-        raise ValueError(f"inner is {_name(inner)}, not what {cls.__module__}.make gives")
-    return inner.recipe
+def _agent(inner: Algorithm, module: Any) -> Any:
+    """What `inner`, made by the module's `make`, is made of."""
+    recipe = inner.recipe
+    if recipe is None or not isinstance(recipe.config, module.Config):
+        raise ValueError(f"inner is {_name(inner)}, not what {module.__name__}.make gives")
+    return module.agent(
+        recipe.env, recipe.config, objective=recipe.objective, reset=recipe.reset
+    )  # fmt: skip
 
 
 def _name(inner: Algorithm) -> str:
