@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     add = make.add_argument
     add("--part", nargs="+", choices=PARTS, default=PARTS[:-1],
         help="of barrier, ablations, speed, and minatar, which takes hours")  # fmt: skip
-    add("--env", nargs="+", choices=tuple(cases.STEPS), metavar="NAME", help="only on these")
+    add("--env", nargs="+", choices=cases.NAMES, metavar="NAME", help="only on these")
     add("--learner", nargs="+", metavar="NAME", help="only cases whose name has one of these")
     add("--seeds", type=int, default=30, help="of each case (%(default)s)")
     add("--devices", type=int, help="CPU devices over which seeds spread")
@@ -84,10 +84,11 @@ def parser() -> argparse.ArgumentParser:
 def wanted(parsed: argparse.Namespace) -> Iterator[Case]:
     """The cases that the command line asks for."""
     made: list[Case] = [*cases.minatar(parsed.steps)] if "minatar" in parsed.part else []
+    made = [case for case in made if not parsed.env or case.env in parsed.env]
     for env in parsed.env or cases.STEPS:
-        if "barrier" in parsed.part:
+        if "barrier" in parsed.part and env in cases.STEPS:
             made += cases.barrier(env, parsed.steps)
-        if "ablations" in parsed.part and env != "Pendulum-v1":
+        if "ablations" in parsed.part and env in cases.ABLATED:
             made += cases.ablations(env, parsed.steps)
     for case in made:
         if not parsed.learner or any(word in case.label for word in parsed.learner):
@@ -102,8 +103,8 @@ def run(case: Case, seeds: int, path: Path) -> None:
     }  # fmt: skip
     if any(r.get("hash") == line["hash"] for r in results.read(path)):
         return
-    begin, least = time.perf_counter(), cases.LEAST[case.env]
-    if case.rates:
+    begin, least = time.perf_counter(), cases.LEAST.get(case.env, 0.0)
+    if len(case.rates) > 1:
         tried = page.chosen(*train(case, min(seeds, cases.TRIED)), least, case.rates)
         line |= {"tried": tried["of_rates"]}
         case = dataclasses.replace(case, rates=(tried["rate"],))
@@ -132,8 +133,7 @@ def train(case: Case, seeds: int) -> tuple[np.ndarray, np.ndarray]:
         each = jnp.repeat(jnp.asarray(case.rates, jnp.float32), seeds)
         hparams = hparams._replace(**dict.fromkeys(case.fields, each))
     keys = jnp.tile(jax.random.split(jax.random.key(0), seeds), len(rates))
-    block = cases.BLOCK if algorithm.side_by_side == 1 else None  # others say what suits them
-    program = jax.jit(fastrl.members(algorithm, case.steps, block=block))
+    program = jax.jit(fastrl.members(algorithm, case.steps, block=case.block(algorithm)))
     states, metrics = program(keys, hparams, algorithm.env.default_params())
     leaves = jax.tree.leaves(algorithm.parameters(states))
     finite = np.all([np.isfinite(x).reshape(count, -1).all(1) for x in leaves], axis=0)

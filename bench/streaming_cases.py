@@ -10,14 +10,23 @@ from fastrl import algorithms, avg, dqn, sac, stream_ac, stream_q
 RATES = 1e-4, 1e-3, 1e-2  # each baseline has the best of these
 TRIED = 3  # seeds, with which that is found out
 SIZES: Any = {"hidden_sizes": (32, 32)}
-TIME_LIMITS = {"CartPole-v1": 500.0, "Acrobot-v1": 500.0, "Pendulum-v1": 200.0}
-BREAKOUT = "MinAtar/Breakout-v1"
-# What a run that has diverged counts as: the least return of an episode there.
-LEAST = {"CartPole-v1": 0.0, "Acrobot-v1": -500.0, "Pendulum-v1": -3254.0, BREAKOUT: 0.0}
-STEPS = {"CartPole-v1": 200_000, "Acrobot-v1": 200_000, "Pendulum-v1": 200_000}
+ONE: Any = {  # a learner from a buffer that sees the last transition only
+    "num_envs": 1, "num_steps": 1, "num_updates": 1, "batch_size": 1, "buffer_size": 1,
+    "learning_starts": 0,
+}  # fmt: skip
+HOPPER = "brax/hopper"
+TIME_LIMITS = {"CartPole-v1": 500.0, "Acrobot-v1": 500.0, "Pendulum-v1": 200.0, HOPPER: 1000.0}
+GAMES = ("Breakout", "Asterix", "Freeway", "SpaceInvaders", "Seaquest")  # of MinAtar, "-v1"
+# What a run that has diverged counts as: the least return of an episode there, 0 where it is not
+# named.
+LEAST = {"Acrobot-v1": -500.0, "Pendulum-v1": -3254.0}
+STEPS = {"CartPole-v1": 200_000, "Acrobot-v1": 200_000, "Pendulum-v1": 200_000, HOPPER: 200_000}
+ABLATED = "CartPole-v1", "Acrobot-v1"
+NAMES = (*STEPS, *(f"MinAtar/{game}-v1" for game in GAMES))
 EXPLORATION = 0.05  # share of the steps until epsilon is at its end, as the authors have it
 BLOCK = 64  # members side by side, of learners that do not say
 POINTS = 40  # of a curve
+OF_BREAKOUT = {"one-step Q, Adam": 1e-4, "DQN, batch 1": 1e-4}  # the best of RATES there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +46,16 @@ class Case:
     def algorithm(self) -> Any:
         return algorithms.module(self.module).make(fastrl.make(self.env), self.config)
 
+    def block(self, algorithm: Any) -> int | None:
+        """How many seeds go side by side; None for as many as the learner says."""
+        says = algorithm.side_by_side > 1 or self.part == "minatar"  # a large network: one by one
+        return None if says else BLOCK
+
 
 def barrier(env: str, steps: int | None) -> Iterator[Case]:
     """Streams, and what has no trace, no replay and no stabiliser."""
     steps = steps or STEPS[env]
-    yield from (_of_pendulum if env == "Pendulum-v1" else _of_values)(env, steps)
+    yield from (_of_actions if env in ("Pendulum-v1", HOPPER) else _of_values)(env, steps)
 
 
 def _of_values(env: str, steps: int) -> Iterator[Case]:
@@ -57,32 +71,27 @@ def _of_values(env: str, steps: int) -> Iterator[Case]:
         config = stream_q.Config.version("classic", optimizer=optimizer, num_steps=per, **SIZES)
         label = f"one-step Q, {optimizer.upper() if optimizer == 'sgd' else 'Adam'}"
         yield Case("barrier", env, label, "stream_q", config, classic, steps, RATES)
-    one = dqn.Config(
-        num_envs=1, num_steps=1, num_updates=1, num_rounds=per, batch_size=1, buffer_size=1,
-        learning_starts=0, **SIZES,
-    )  # fmt: skip
+    one = dqn.Config(num_rounds=per, **ONE, **SIZES)
     hparams = dqn.HParams(final_epsilon=0.01, **explores)
     yield Case("barrier", env, "DQN, batch 1", "dqn", one, hparams, steps, RATES)
 
 
-def _of_pendulum(env: str, steps: int) -> Iterator[Case]:
+def _of_actions(env: str, steps: int) -> Iterator[Case]:
     per = steps // POINTS
+    sizes: Any = {"hidden_sizes": (128, 128)} if env == HOPPER else SIZES
     limit = stream_ac.HParams(time_limit=TIME_LIMITS[env])
     for name in ("2024", "2026", "intentional"):
-        config = stream_ac.Config.version(name, num_steps=per, **SIZES)
+        config = stream_ac.Config.version(name, num_steps=per, **sizes)
         label = "Stream AC" if name == "2024" else f"Stream AC, {name}"
         yield Case("barrier", env, label, "stream_ac", config, limit, steps)
-    config = avg.Config(num_steps=per, **SIZES)
+    config = avg.Config(num_steps=per, **sizes)
     numbers = avg.HParams()
     both = "learning_rate", "critic_learning_rate"
     yield Case("barrier", env, "AVG", "avg", config, numbers, steps, RATES, both)
-    classic = stream_ac.Config.version("classic", num_steps=per, **SIZES)
+    classic = stream_ac.Config.version("classic", num_steps=per, **sizes)
     hparams = limit._replace(trace_decay=0.0)
     yield Case("barrier", env, "one-step AC, Adam", "stream_ac", classic, hparams, steps, RATES)
-    one = sac.Config(
-        num_envs=1, num_steps=1, num_updates=1, num_rounds=per, batch_size=1, buffer_size=1,
-        learning_starts=0, **SIZES,
-    )  # fmt: skip
+    one = sac.Config(num_rounds=per, **ONE, **sizes)
     three = (*both, "temperature_learning_rate")
     yield Case("barrier", env, "SAC, batch 1", "sac", one, sac.HParams(), steps, RATES, three)
 
@@ -111,10 +120,25 @@ def ablations(env: str, steps: int | None) -> Iterator[Case]:
 
 
 def minatar(steps: int | None) -> Iterator[Case]:
-    """Stream Q on Breakout, with the authors' network and share of exploration."""
+    """Stream Q on five games, with the authors' network and share of exploration; and batch 1.
+
+    The rates of the others are chosen on Breakout alone.
+    """
     steps = steps or 5_000_000
-    config = stream_q.Config(
-        num_steps=steps // POINTS, torso="conv", hidden_sizes=(128,), time_feature=False
-    )
-    hparams = stream_q.HParams(exploration_steps=max(steps // 5, 1))
-    yield Case("minatar", BREAKOUT, "Stream Q", "stream_q", config, hparams, steps)
+    per, sizes = steps // POINTS, {"torso": "conv", "hidden_sizes": (128,)}
+    explores: Any = {"exploration_steps": max(steps // 5, 1)}
+    hparams = stream_q.HParams(**explores)
+    classic = hparams._replace(trace_decay=0.0)
+    config: Any = stream_q.Config(num_steps=per, time_feature=False, **sizes)
+    plain: Any = stream_q.Config.version("classic", num_steps=per, **sizes)
+    one: Any = dqn.Config(num_rounds=per, **ONE, **sizes)
+    numbers = dqn.HParams(final_epsilon=0.01, **explores)
+    for game in GAMES:
+        env = f"MinAtar/{game}-v1"
+        yield Case("minatar", env, "Stream Q", "stream_q", config, hparams, steps)
+        for label, module, shape, h in (
+            ("one-step Q, Adam", "stream_q", plain, classic),
+            ("DQN, batch 1", "dqn", one, numbers),
+        ):
+            rates = RATES if game == GAMES[0] else (OF_BREAKOUT[label],)
+            yield Case("minatar", env, label, module, shape, h, steps, rates)
