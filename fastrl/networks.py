@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl import distributions, door, initializers, spaces
+from fastrl.convolution import convolutions
 from fastrl.distributions import Distribution
 from fastrl.kernels import mlp
 from fastrl.spaces import Box, Discrete, MultiDiscrete, Space
@@ -78,10 +79,7 @@ class Torso(nn.Module):
         activation = ACTIVATIONS[self.config.activation]
         init = initializers.orthogonal(np.sqrt(2))
         if self.config.torso == "conv":
-            for features in self.config.conv_features:
-                x = nn.Conv(features, (3, 3), padding="VALID", kernel_init=init)(x)
-                x = activation(nn.LayerNorm()(x) if self.config.layer_norm else x)
-            x = x.reshape(*x.shape[:-3], -1)
+            x = convolutions(x, self.config.conv_features, activation, self.config.layer_norm)
         for size in self.config.hidden_sizes:
             x = nn.Dense(size, kernel_init=init)(x)
             x = activation(nn.LayerNorm()(x) if self.config.layer_norm else x)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fastrl import spaces
-from fastrl.convolution import Convolution
+from fastrl.convolution import convolutions
 from fastrl.networks import ACTIVATIONS, NetworkConfig, Torso, encoder, split_views
 from fastrl.spaces import Discrete, Space
 from fastrl.types import Array, Key, Observation
@@ -52,10 +52,8 @@ class _Network(nn.Module):
     def __call__(self, x: Array) -> Array:
         config = self.config
         if config.torso == "conv":
-            for i, features in enumerate(config.conv_features):
-                x = Convolution(features, name=f"conv_{i}")(x)
-                x = ACTIVATIONS[config.activation](nn.LayerNorm()(x) if config.layer_norm else x)
-            x = x.reshape(*x.shape[:-3], -1)
+            activation = ACTIVATIONS[config.activation]
+            x = convolutions(x, config.conv_features, activation, config.layer_norm, "conv")
             config = dataclasses.replace(config, torso="mlp")
         x = Torso(config, name="torso")(x)
         return Head(self.num_actions, self.num_outputs, self.dueling, name="head")(x)
