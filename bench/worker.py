@@ -5,11 +5,14 @@ as JSON in its first argument, prepares (imports, compiles), says so, and then d
 round for every line `round` that it reads, until it reads `finish`.
 """
 
+import contextlib
+import ctypes
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 _out: TextIO = sys.stdout
@@ -84,6 +87,30 @@ def until(seconds: float, call: Callable[[], Any]) -> tuple[int, dict[str, float
         return calls
 
     return timed(loop)
+
+
+def forget_peak() -> int:
+    """Lets `peak` begin anew, where the system can do that: the bytes that are held now.
+
+    What the allocator has kept of memory that is free goes back to the system before.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    return _memory("VmRSS")
+
+
+def peak() -> int:
+    """The most bytes that this process has held since `forget_peak`; 0 where nobody says."""
+    return _memory("VmHWM")
+
+
+def _memory(name: str) -> int:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(x.split()[1]) for x in lines if x.startswith(name + ":")), 0)
 
 
 def compiled(jax: Any, function: Callable[..., Any], *args: Any) -> tuple[Any, float]:

@@ -51,7 +51,10 @@ def test_heavy_packages_are_imported_on_first_use():
 
 def test_importing_runs_nothing_on_a_device():
     """A computation at import would start the backend before `use_cpu_devices` can be called."""
-    code = "import fastrl, jax; fastrl.use_cpu_devices(3); print(len(jax.devices('cpu')))"
+    code = (
+        "import fastrl, jax; from fastrl.meta import evolution, groove, intrinsic_meta;"
+        "fastrl.use_cpu_devices(3); print(len(jax.devices('cpu')))"
+    )
     env = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
     run = python(code, env=env)
     assert run.stdout.strip() == "3", run.stderr

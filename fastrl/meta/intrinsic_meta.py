@@ -33,7 +33,7 @@ from fastrl.meta import intrinsic
 from fastrl.meta import meta_gradient_outer as outer
 from fastrl.meta.intrinsic import Learner
 from fastrl.meta.intrinsic_value import Value, value
-from fastrl.meta.meta_gradient_config import side_by_side
+from fastrl.meta.meta_gradient_config import side_by_side, whole_chunks
 from fastrl.meta.meta_gradient_lives import CurriculumFactory
 from fastrl.meta.meta_gradient_outer import Sampler, State
 from fastrl.meta.meta_gradient_windows import Windows
@@ -63,7 +63,7 @@ class Config:
                 f"lifetime={self.lifetime} is not divisible by window={self.window}: "
                 "a life consists of whole windows"
             )
-        side_by_side(self.num_lives, self.chunk, self.devices)
+        whole_chunks(self.num_lives, self.chunk, self.devices)
 
     @property
     def side_by_side(self) -> int:

@@ -39,7 +39,7 @@ class Config:
         door.choice("critic_optimizer", self.critic_optimizer, lpg_optimizer.NAMES)
         shape = NetworkConfig(self.critic_hidden_sizes, self.critic_activation)
         object.__setattr__(self, "critic_hidden_sizes", shape.hidden_sizes)
-        side_by_side(self.num_lives, self.chunk, self.devices)
+        whole_chunks(self.num_lives, self.chunk, self.devices)
 
     @property
     def side_by_side(self) -> int:
@@ -47,16 +47,20 @@ class Config:
         return side_by_side(self.num_lives, self.chunk, self.devices)
 
 
-def side_by_side(num_lives: int, chunk: int, devices: int) -> int:
-    """`chunk`, or what it stands for if it is 0.
-
-    Raises ValueError for lives that do not come in whole chunks on every device.
-    """
+def whole_chunks(num_lives: int, chunk: int, devices: int) -> None:
+    """Raises ValueError for lives that do not come in whole chunks on every device."""
     if num_lives % (max(chunk, 1) * devices):
         raise ValueError(
             f"num_lives={num_lives} is not divisible by chunk * devices = "
             f"{max(chunk, 1)} * {devices}"
         )
+
+
+def side_by_side(num_lives: int, chunk: int, devices: int) -> int:
+    """`chunk`, or what it stands for if it is 0.
+
+    It starts JAX where it is 0, so a config that is made at the import of a module leaves it.
+    """
     return chunk or (1 if jax.default_backend() == "cpu" else num_lives // devices)
 
 
