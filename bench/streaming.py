@@ -85,7 +85,7 @@ def wanted(parsed: argparse.Namespace) -> Iterator[Case]:
     """The cases that the command line asks for."""
     made: list[Case] = [*cases.minatar(parsed.steps)] if "minatar" in parsed.part else []
     made = [case for case in made if not parsed.env or case.env in parsed.env]
-    for env in parsed.env or cases.STEPS:
+    for env in parsed.env or cases.STEPS:  # those of MinAtar where they are named
         if "barrier" in parsed.part and env in cases.STEPS:
             made += cases.barrier(env, parsed.steps)
         if "ablations" in parsed.part and env in cases.ABLATED:

@@ -10,6 +10,7 @@ from fastrl import algorithms, avg, dqn, sac, stream_ac, stream_q
 RATES = 1e-4, 1e-3, 1e-2  # each baseline has the best of these
 TRIED = 3  # seeds, with which that is found out
 SIZES: Any = {"hidden_sizes": (32, 32)}
+CONVOLUTION: Any = {"torso": "conv", "hidden_sizes": (128,)}
 ONE: Any = {  # a learner from a buffer that sees the last transition only
     "num_envs": 1, "num_steps": 1, "num_updates": 1, "batch_size": 1, "buffer_size": 1,
     "learning_starts": 0,
@@ -17,11 +18,13 @@ ONE: Any = {  # a learner from a buffer that sees the last transition only
 HOPPER = "brax/hopper"
 TIME_LIMITS = {"CartPole-v1": 500.0, "Acrobot-v1": 500.0, "Pendulum-v1": 200.0, HOPPER: 1000.0}
 GAMES = ("Breakout", "Asterix", "Freeway", "SpaceInvaders", "Seaquest")  # of MinAtar, "-v1"
+BREAKOUT = "MinAtar/Breakout-v1"
 # What a run that has diverged counts as: the least return of an episode there, 0 where it is not
 # named.
 LEAST = {"Acrobot-v1": -500.0, "Pendulum-v1": -3254.0}
+FRAMES = 5_000_000  # of a MinAtar game
 STEPS = {"CartPole-v1": 200_000, "Acrobot-v1": 200_000, "Pendulum-v1": 200_000, HOPPER: 200_000}
-ABLATED = "CartPole-v1", "Acrobot-v1"
+ABLATED = "CartPole-v1", "Acrobot-v1", BREAKOUT
 NAMES = (*STEPS, *(f"MinAtar/{game}-v1" for game in GAMES))
 EXPLORATION = 0.05  # share of the steps until epsilon is at its end, as the authors have it
 BLOCK = 64  # members side by side, of learners that do not say
@@ -48,7 +51,7 @@ class Case:
 
     def block(self, algorithm: Any) -> int | None:
         """How many seeds go side by side; None for as many as the learner says."""
-        says = algorithm.side_by_side > 1 or self.part == "minatar"  # a large network: one by one
+        says = algorithm.side_by_side > 1 or "MinAtar" in self.env  # a large network: one by one
         return None if says else BLOCK
 
 
@@ -98,18 +101,22 @@ def _of_actions(env: str, steps: int) -> Iterator[Case]:
 
 def ablations(env: str, steps: int | None) -> Iterator[Case]:
     """Stream Q in full, and without one of its parts."""
-    steps = steps or STEPS[env]
-    full = stream_q.Config(num_steps=steps // POINTS, **SIZES)
-    explores = max(round(EXPLORATION * steps), 1)
-    hparams = stream_q.HParams(time_limit=TIME_LIMITS[env], exploration_steps=explores)
+    if env == BREAKOUT:
+        steps, rates = steps or FRAMES, RATES[:2]
+        full, hparams = _of_images(steps)
+    else:
+        steps, rates = steps or STEPS[env], RATES
+        full = stream_q.Config(num_steps=steps // POINTS, **SIZES)
+        explores = max(round(EXPLORATION * steps), 1)
+        hparams = stream_q.HParams(time_limit=TIME_LIMITS[env], exploration_steps=explores)
 
     def case(label: str, rates: tuple[float, ...] = (), numbers: Any = hparams, **changes: Any):
         config = dataclasses.replace(full, **changes)
         return Case("ablations", env, label, "stream_q", config, numbers, steps, rates)
 
     yield case("full")
-    yield case("no bound: SGD", RATES, optimizer="sgd")
-    yield case("no bound: Adam", RATES, optimizer="adam")
+    yield case("no bound: SGD", rates, optimizer="sgd")
+    yield case("no bound: Adam", rates, optimizer="adam")
     yield case("no LayerNorm", layer_norm=False)
     yield case("dense weights", initializer="dense")
     yield case("no normalisation", normalize_observation=False, scale_reward=False)
@@ -124,21 +131,25 @@ def minatar(steps: int | None) -> Iterator[Case]:
 
     The rates of the others are chosen on Breakout alone.
     """
-    steps = steps or 5_000_000
-    per, sizes = steps // POINTS, {"torso": "conv", "hidden_sizes": (128,)}
-    explores: Any = {"exploration_steps": max(steps // 5, 1)}
-    hparams = stream_q.HParams(**explores)
+    steps = steps or FRAMES
+    config, hparams = _of_images(steps)
     classic = hparams._replace(trace_decay=0.0)
-    config: Any = stream_q.Config(num_steps=per, time_feature=False, **sizes)
-    plain: Any = stream_q.Config.version("classic", num_steps=per, **sizes)
-    one: Any = dqn.Config(num_rounds=per, **ONE, **sizes)
-    numbers = dqn.HParams(final_epsilon=0.01, **explores)
+    plain = stream_q.Config.version("classic", num_steps=steps // POINTS, **CONVOLUTION)
+    one = dqn.Config(num_rounds=steps // POINTS, **ONE, **CONVOLUTION)
+    numbers = dqn.HParams(final_epsilon=0.01, exploration_steps=hparams.exploration_steps)
     for game in GAMES:
         env = f"MinAtar/{game}-v1"
         yield Case("minatar", env, "Stream Q", "stream_q", config, hparams, steps)
-        for label, module, shape, h in (
+        others: Any = (
             ("one-step Q, Adam", "stream_q", plain, classic),
             ("DQN, batch 1", "dqn", one, numbers),
-        ):
-            rates = RATES if game == GAMES[0] else (OF_BREAKOUT[label],)
+        )
+        for label, module, shape, h in others:
+            rates = RATES[:2] if game == GAMES[0] else (OF_BREAKOUT[label],)
             yield Case("minatar", env, label, module, shape, h, steps, rates)
+
+
+def _of_images(steps: int) -> tuple[stream_q.Config, stream_q.HParams]:
+    """Stream Q as its authors have it on MinAtar."""
+    config = stream_q.Config(num_steps=steps // POINTS, time_feature=False, **CONVOLUTION)
+    return config, stream_q.HParams(exploration_steps=max(steps // 5, 1))
