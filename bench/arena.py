@@ -46,6 +46,8 @@ def meet(
         except peers.MissingError as error:
             absent.append(Result(rival.peer, status="missing", note=str(error)))
     results = compete(contestants, chosen.rounds, chosen.timeout)
+    for result in results:
+        result.clock = "cpu_seconds" if chosen.processor_time else "seconds"
     found = {r.name: r for r in best(results[1:])} | {r.name: r for r in absent}
     if not wanted:
         return [report.row(bench, case, settings, results[0], None)]

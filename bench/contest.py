@@ -46,11 +46,12 @@ class Result:
     ready: dict[str, Any] = dataclasses.field(default_factory=dict)
     rounds: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     end: dict[str, Any] = dataclasses.field(default_factory=dict)
+    clock: str = "seconds"  # or "cpu_seconds": what rounds are measured by
 
     @property
     def rates(self) -> list[float]:
         """Environment steps per second of every round."""
-        return [r["steps"] / r["seconds"] for r in self.rounds]
+        return [r["steps"] / r[self.clock] for r in self.rounds]
 
     @property
     def rate(self) -> float | None:

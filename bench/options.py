@@ -23,6 +23,7 @@ class Options:
     seconds: float = 1.0
     steps: int | None = None
     timeout: float = 300.0
+    processor_time: bool = False
     set: tuple[tuple[str, str], ...] = ()
 
     def paths(self, peer: str) -> list[Path]:
@@ -55,6 +56,8 @@ def parser(description: str | None, peers: Sequence[str] = ()) -> argparse.Argum
     add("--seconds", type=float, default=1.0, help="of a round, where rounds go by time")
     add("--steps", type=_positive, help="environment steps of a round, where rounds go by steps")
     add("--timeout", type=float, default=300.0, help="seconds after which a program counts as hung")
+    add("--processor-time", action="store_true",
+        help="rates per second of processor time: for one core of a busy machine")  # fmt: skip
     add("--set", action="append", type=_assignment, default=[], metavar="FIELD=VALUE",
         help="a field of fastrl's Config, where fastrl trains; may be repeated")  # fmt: skip
     return make

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastrl import initializers
+from fastrl.products import dot_general
 from fastrl.types import Array
 
 SIDE = 3
@@ -54,7 +55,7 @@ class Convolution(nn.Module):
         if self.centred:
             kernel, bias = kernel - kernel.mean(-1, keepdims=True), bias - bias.mean()
         if jax.default_backend() == "cpu":
-            y = patches(x) @ kernel.reshape(-1, self.features)
+            y = dot_general(patches(x), kernel.reshape(-1, self.features))
         else:
             y = _convolved(x, kernel)
         return y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)

@@ -73,6 +73,7 @@ class Torso(nn.Module):
     """Dense layers, after convolutions if the config says so. `[..., *input] -> [..., H]`."""
 
     config: NetworkConfig
+    dot_general: Callable[..., Array] = jax.lax.dot_general  # of the dense layers
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -81,7 +82,7 @@ class Torso(nn.Module):
         if self.config.torso == "conv":
             x = convolutions(x, self.config.conv_features, activation, self.config.layer_norm)
         for size in self.config.hidden_sizes:
-            x = nn.Dense(size, kernel_init=init)(x)
+            x = nn.Dense(size, kernel_init=init, dot_general=self.dot_general)(x)
             x = activation(nn.LayerNorm()(x) if self.config.layer_norm else x)
         return x
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from fastrl import spaces
 from fastrl.convolution import convolutions
 from fastrl.networks import ACTIVATIONS, NetworkConfig, Torso, encoder, split_views
+from fastrl.products import dot_general
 from fastrl.spaces import Discrete, Space
 from fastrl.types import Array, Key, Observation
 
@@ -55,7 +56,7 @@ class _Network(nn.Module):
             activation = ACTIVATIONS[config.activation]
             x = convolutions(x, config.conv_features, activation, config.layer_norm, "conv")
             config = dataclasses.replace(config, torso="mlp")
-        x = Torso(config, name="torso")(x)
+        x = Torso(config, dot_general, name="torso")(x)
         return Head(self.num_actions, self.num_outputs, self.dueling, name="head")(x)
 
 

@@ -223,8 +223,11 @@ class TestPeers:
 
     def test_every_peer_of_the_scripts_is_known(self):
         import environments
+        import learners
 
-        assert {*training.PEERS, *environments.PROGRAMS} == set(peers.PEERS)
+        of_learners = {peer for _, peer, _ in learners.CASES.values()}
+        known = {*training.PEERS, *environments.PROGRAMS, *of_learners, "groove"}
+        assert known == set(peers.PEERS)
 
 
 class TestContest:
