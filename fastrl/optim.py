@@ -4,19 +4,69 @@ They see the parameters as one vector: an update is then a few operations instea
 every leaf, which on small networks is a tenth of the time of PPO and a fifth of its compilation.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
-from fastrl.types import Array
+from fastrl.kernels import adam as kernel
+from fastrl.types import Array, PyTree
+
+DECAYS = 0.9, 0.999  # of Adam's means
+
+
+class InPlace(NamedTuple):
+    """An optimiser that changes parameters itself: `step(gradients, state, params)`."""
+
+    init: Callable[[PyTree], optax.OptState]
+    step: Callable[[PyTree, optax.OptState, PyTree], tuple[PyTree, optax.OptState]]
+
+
+Optimizer = optax.GradientTransformation | InPlace
+
+
+def step(
+    optimizer: Optimizer, gradients: PyTree, state: optax.OptState, params: PyTree
+) -> tuple[PyTree, optax.OptState]:
+    """New parameters, and the optimiser's new state."""
+    if isinstance(optimizer, InPlace):
+        return optimizer.step(gradients, state, params)
+    updates, state = optimizer.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state
 
 
 def adam(
     learning_rate: Array | float, max_grad_norm: Array | float, epsilon: float = 1e-5
 ) -> optax.GradientTransformation:
     """Adam after clipping the global norm; `epsilon` as PPO implementations have it."""
-    return _clipped(max_grad_norm, optax.adam(learning_rate, eps=epsilon))
+    return _clipped(max_grad_norm, optax.adam(learning_rate, *DECAYS, eps=epsilon))
+
+
+def adam_in_place(
+    learning_rate: Array | float, max_grad_norm: Array | float, epsilon: float = 1e-5
+) -> InPlace:
+    """The same by a kernel that numba compiles on a CPU; float32. The states are `adam`'s."""
+
+    def step(
+        gradients: PyTree, state: optax.OptState, params: PyTree
+    ) -> tuple[PyTree, optax.OptState]:
+        clip, (means, scale) = state  # type: ignore
+        assert isinstance(means, optax.ScaleByAdamState)
+        count = optax.safe_increment(means.count)
+        flat, treedef = jax.tree.flatten(params)
+        vectors = tuple(p.ravel() for p in flat)
+        by_vector = tuple(g.ravel() for g in jax.tree.leaves(gradients))
+        numbers = kernel.numbers(learning_rate, count, max_grad_norm, DECAYS)
+        mean, square, moved = kernel.step(
+            means.mu, means.nu, vectors, by_vector, numbers, decays=DECAYS, epsilon=epsilon
+        )
+        moved = [x.reshape(p.shape) for x, p in zip(moved, flat, strict=True)]
+        means = means._replace(count=count, mu=mean, nu=square)
+        return jax.tree.unflatten(treedef, moved), (clip, (means, scale))
+
+    return InPlace(adam(learning_rate, max_grad_norm, epsilon).init, step)
 
 
 def rmsprop(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from fastrl import door
 from fastrl import metrics as fm
+from fastrl.anywhere import anywhere
 from fastrl.metrics import Metrics
 from fastrl.sharding import shard_envs, warn_if_replicated
 from fastrl.types import Action, Array, Env, Key, Observation, PyTree, Reset, Step, Transition
@@ -108,7 +109,7 @@ class VecEnv(NamedTuple):
         if jax.tree.leaves(going.memory):
             return restarted()
         return jax.lax.platform_dependent(
-            cpu=lambda: jax.lax.cond(done.any(), restarted, lambda: going), default=restarted
+            cpu=lambda: jax.lax.cond(anywhere(done), restarted, lambda: going), default=restarted
         )
 
 

@@ -22,12 +22,13 @@ _CHOICES = ("auto", "ref", "numba", "pallas")
 class Numba(NamedTuple):
     """A numba implementation: `build(**static)` returns the kernel, `numba_call` says of what form.
 
-    Arguments and results are the leaves of the reference's, in order.  `aliases` {argument: result}
-    are written in place.  One that is not `preferred` runs only when it is asked for.
+    Arguments and results are the leaves of the reference's, in order.  `in_place` each result is
+    written where the argument of its number is.  One that is not `preferred` runs only when it is
+    asked for.
     """
 
     build: Callable[..., Callable[..., None]]
-    aliases: tuple[tuple[int, int], ...] = ()
+    in_place: bool = False
     preferred: bool = True
 
 
@@ -130,8 +131,9 @@ def _run_numba(
         return jax.tree.leaves(ref(*jax.tree.unflatten(inside, flat)))
 
     kernel = _build(cpu.build, **static)
+    aliases = {i: i for i in range(len(outputs))} if cpu.in_place else {}
     results = _numba_ffi.numba_call(
-        kernel, outputs, *flat, aliases=dict(cpu.aliases), fallback=None if strict else fallback
+        kernel, outputs, *flat, aliases=aliases, fallback=None if strict else fallback
     )
     return jax.tree.unflatten(outside, results)
 

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 
 from fastrl.kernels._buffers import apart, matrix, view
-from fastrl.kernels._tile import WIDTH, product
+from fastrl.kernels._tile import WIDTH, narrow, product, thin_product, widen
 from fastrl.kernels.mlp import WIDEST
 
 BLOCK = 48  # rows at a time
@@ -70,18 +70,6 @@ def _activation(name: str) -> Any:
 
 
 @apart
-def _copy(to, to_columns, source, columns, rows):
-    """Rows of a matrix into one that may be wider, whose other columns get zeros, or narrower."""
-    x, y = view(to, rows, to_columns), view(source, rows, columns)
-    both = min(columns, to_columns)
-    for i in range(rows):
-        for j in range(both):
-            x[i, j] = y[i, j]
-        for j in range(both, to_columns):
-            x[i, j] = 0.0
-
-
-@apart
 def _transpose(to, source, rows, columns):
     x, y = view(to, columns, rows), view(source, rows, columns)
     for j in range(columns):
@@ -112,10 +100,9 @@ _wide = numba.njit(wide)
 def scratch(direction: str, layers: Sequence[tuple[int, int]]) -> int:
     """The floats that a task needs for a chain of layers with these inputs and outputs."""
     k, n = layers[-1]
-    own = wide(n) * (k + BLOCK)
     if direction == "forward":
-        return own + wide(n)
-    return own + wide(n) * k + sum(i * j for i, j in layers[1:-1])
+        return wide(n) * (k + BLOCK + 1)
+    return n * k + sum(i * j for i, j in layers[1:])
 
 
 def forward(*, depths: tuple[int, ...], activation: str) -> Callable[..., None]:
@@ -142,10 +129,10 @@ def forward(*, depths: tuple[int, ...], activation: str) -> Callable[..., None]:
                     full, units = _wide(n), n
                     w_full, b_full, h_full = own, own + 4 * k * full, own + 4 * (k + 1) * full
                     if r == first:
-                        _copy(w_full, full, w, n, k)
-                        _copy(b_full, full, b, n, 1)
+                        widen(w_full, w, n, k)
+                        widen(b_full, b, n, 1)
                     product(b_full, 0, h_full, full, x, k, 1, w_full, full, m, full, k)
-                    _copy(h, units, h_full, full, m)
+                    narrow(h, h_full, units, m)
                 else:
                     product(b, 0, h, n, x, k, 1, w, n, m, n, k)
                     activate(h, m * n)
@@ -158,7 +145,7 @@ def backward(*, depths: tuple[int, ...], activation: str) -> Callable[..., None]
     """Arguments of each chain: x and hidden outputs `[B, K]`, weights of its layers `[K, N]`,
     derivatives by its output `[B, N]`; results: derivatives by the weights `[groups K, N]` and
     biases `[groups, N]` of its layers, a part of the sum from each group, and by what its hidden
-    layers had before the activation `[B, N]`; then scratch."""
+    layers had before the activation `[B, N]`; then scratch.  A chain has a hidden layer."""
     inputs, outputs = starts([2 * n + 1 for n in depths]), starts([3 * n - 1 for n in depths])
     slope = _activation(activation)[1]
 
@@ -169,46 +156,41 @@ def backward(*, depths: tuple[int, ...], activation: str) -> Callable[..., None]
         first, end = _rows_of(arguments, at, index, group, groups)
         zero = _ZEROS.ctypes.data
         by_output, _, units = matrix(arguments, at + 2 * depth, index)
-        w, k, _ = matrix(arguments, at + 2 * depth - 1, index)
-        full = _wide(units)
-        last_w = _own_row(results, outputs[-1], index, task)
-        last_d = last_w + 4 * k * full
-        transposed = last_d + 4 * BLOCK * full
-        _copy(last_w, full, w, units, k)
-        _transpose(transposed, last_w, k, full)
-        t = transposed + 4 * k * full
-        for layer in range(depth - 2, 0, -1):
+        sums = _own_row(results, outputs[-1], index, task)
+        w, last, _ = matrix(arguments, at + 2 * depth - 1, index)
+        transposed = sums + 4 * units * last
+        t = transposed
+        for layer in range(depth - 1, 0, -1):
             w, k, n = matrix(arguments, at + depth + layer, index)
             _transpose(t, w, k, n)
             t += 4 * k * n
         for r in range(first, end, BLOCK):
             m = min(BLOCK, end - r)
             fresh = r == first
-            _copy(last_d, full, by_output + 4 * r * units, units, m)
-            d, n, t = last_d, full, transposed
+            d, n, t = by_output + 4 * r * units, units, transposed
             for layer in range(depth - 1, -1, -1):
                 x, _, k = matrix(arguments, at + layer, index)
                 x += 4 * r * k
                 b = matrix(results, to + 2 * layer + 1, index)[0]
-                if layer == depth - 1:
-                    here = last_w
-                    _add_rows(b + 4 * group * units, by_output + 4 * r * units, units, m, fresh)
-                else:
+                _add_rows(b + 4 * group * n, d, n, m, fresh)
+                if layer < depth - 1:
                     here = matrix(results, to + 2 * layer, index)[0] + 4 * group * k * n
-                    _add_rows(b + 4 * group * n, d, n, m, fresh)
-                if fresh:
-                    product(zero, 0, here, n, x, 1, k, d, n, k, n, m)
-                else:
-                    product(here, n, here, n, x, 1, k, d, n, k, n, m)
+                    start, row = (zero, 0) if fresh else (here, n)
+                    product(start, row, here, n, x, 1, k, d, n, k, n, m)
+                else:  # the transpose: rows of whole vectors
+                    start, row = (zero, 0) if fresh else (sums, k)
+                    if n < 4:
+                        thin_product(start, row, sums, k, d, 1, n, x, k, n, k, m)
+                    else:
+                        product(start, row, sums, k, d, 1, n, x, k, n, k, m)
                 if layer > 0:
                     before = matrix(results, to + 2 * depth + layer - 1, index)[0] + 4 * r * k
                     product(zero, 0, before, k, d, n, 1, t, k, m, k, n)
                     slope(before, x, m * k)
                     t += 4 * k * n
                     d, n = before, k
-        by_w, all_rows, _ = matrix(results, to + 2 * (depth - 1), index)
-        k = all_rows // groups
-        _copy(by_w + 4 * group * k * units, units, last_w, full, k)
+        by_w, _, _ = matrix(results, to + 2 * (depth - 1), index)
+        _transpose(by_w + 4 * group * last * units, sums, units, last)
 
     return mlp_backward
 

@@ -106,9 +106,70 @@ def _fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
     return builder.call(fma, [x, y, z])
 
 
+@intrinsic
+def _widen(typingctx, to, source, count):
+    """Writes 8 floats, of which `count` are read and the others 0."""
+
+    def codegen(context, builder, signature, args):
+        flags = ir.VectorType(ir.IntType(1), WIDTH)
+        kind = ir.FunctionType(_VECTOR, [_VECTOR.as_pointer(), _LANE, flags, _VECTOR])
+        name = f"llvm.masked.load.v{WIDTH}f32.p0v{WIDTH}f32"
+        load = cgutils.get_or_insert_function(builder.module, kind, name)
+        zeros = ir.Constant(_VECTOR, [0.0] * WIDTH)
+        first = _first_lanes(builder, args[2])
+        read = builder.call(load, [_pointer(builder, args[1]), _LANE(4), first, zeros])
+        builder.store(read, _pointer(builder, args[0]), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3), codegen
+
+
+def _first_lanes(builder: Any, count: Any) -> Any:
+    """Flags of the lanes before lane `count`."""
+    kind = ir.VectorType(_LANE, WIDTH)
+    empty = ir.Constant(kind, ir.Undefined)
+    one = builder.insert_element(empty, builder.trunc(count, _LANE), _LANE(0))
+    spread = builder.shuffle_vector(one, empty, ir.Constant(kind, [0] * WIDTH))
+    return builder.icmp_signed("<", ir.Constant(kind, list(range(WIDTH))), spread)
+
+
+@intrinsic
+def _move(typingctx, to, source):
+    """Copies a float."""
+
+    def codegen(context, builder, signature, args):
+        there, here = (builder.inttoptr(x, _FLOAT.as_pointer()) for x in args)
+        builder.store(builder.load(here), there)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@apart
+def widen(to, source, columns, rows):
+    """Rows of a matrix into one whose rows end with a whole vector, with zeros there."""
+    wide = columns + -columns % WIDTH
+    for j in range(0, columns, WIDTH):
+        count = min(columns - j, WIDTH)
+        for i in range(rows):
+            _widen(to + 4 * (i * wide + j), source + 4 * (i * columns + j), count)
+
+
+@apart
+def narrow(to, source, columns, rows):
+    """The inverse of `widen`."""
+    wide = columns + -columns % WIDTH
+    for i in range(rows):
+        x, y = to + 4 * i * columns, source + 4 * i * wide
+        for j in range(0, columns, WIDTH):
+            for lane in range(WIDTH):  # vector instructions that skip lanes write slowly
+                if j + lane < columns:
+                    _move(x + 4 * (j + lane), y + 4 * (j + lane))
+
+
 _six_by_two, _six_by_one = _tile(6, 2), _tile(6, 1)
 _four_by_two, _four_by_one = _tile(4, 2), _tile(4, 1)
-_one_by_two, _one_by_one = _tile(1, 2), _tile(1, 1)
+_one_by_eight, _one_by_two, _one_by_one = _tile(1, 8), _tile(1, 2), _tile(1, 1)
 
 
 @apart
@@ -141,3 +202,23 @@ def product(start, start_row, c, c_row, a, a_row, a_column, b, b_row, m, n, dept
                 else:
                     _one_by_one(s, start_row, t, c_row, x, a_row, a_column, y, b_row, depth)
                 i += 1
+
+
+@apart
+def thin_product(start, start_row, c, c_row, a, a_row, a_column, b, b_row, m, n, depth):
+    """As `product`, for an m of less than 4."""
+    for i in range(m):
+        s, t, x = start + 4 * i * start_row, c + 4 * i * c_row, a + 4 * i * a_row
+        j = 0
+        while j < n:
+            if j + 64 <= n:
+                _one_by_eight(
+                    s + 4 * j, 0, t + 4 * j, 0, x, a_row, a_column, b + 4 * j, b_row, depth
+                )
+                j += 64
+            elif j + 16 <= n:
+                _one_by_two(s + 4 * j, 0, t + 4 * j, 0, x, a_row, a_column, b + 4 * j, b_row, depth)
+                j += 16
+            else:
+                _one_by_one(s + 4 * j, 0, t + 4 * j, 0, x, a_row, a_column, b + 4 * j, b_row, depth)
+                j += 8

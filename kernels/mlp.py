@@ -39,13 +39,15 @@ def apply(inputs: Sequence[Array], networks: Sequence[Layers], activation: str) 
 
 
 def serves(inputs: Sequence[Array], networks: Sequence[Layers], activation: str) -> bool:
-    """Whether the kernels can do this: float32, hidden layers of a multiple of 8 units, none of
-    more than `WIDEST`, and up to seven networks."""
+    """Whether the kernels can do this: float32, at least one hidden layer, all of a multiple of 8
+    units, none of more than `WIDEST`, and up to seven networks."""
     arrays = [*inputs, *jax.tree.leaves(networks)]
     hidden = [b.size for layers in networks for _, b in layers[:-1]]
+    deep = all(len(layers) > 1 for layers in networks)
     widths = [*(x.shape[-1] for x in inputs), *(b.size for n in networks for _, b in n)]
     return (
         activation in ACTIVATIONS
+        and deep
         and all(x.dtype == jnp.float32 for x in arrays)
         and all(x.ndim == 2 and len(x) == len(inputs[0]) > 0 for x in inputs)
         and all(n % LANES == 0 for n in hidden)

@@ -177,7 +177,7 @@ def _numba_search(*, capacity: int) -> Callable[..., None]:
 
 
 # Numba saves some microseconds an update and costs seconds at the start: only when asked for.
-write = op(_write, cpu=Numba(_numba_write, aliases=((0, 0),), preferred=False))
+write = op(_write, cpu=Numba(_numba_write, in_place=True, preferred=False))
 search = op(_search, cpu=Numba(_numba_search, preferred=False))
 
 

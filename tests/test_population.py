@@ -1,5 +1,7 @@
 """Members: the same numbers however they are batched."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,3 +60,16 @@ def test_axes_that_disagree_are_named(inputs, change, words):
 def test_an_unknown_batching_is_named(inputs):
     with pytest.raises(ValueError, match="batching='pmap'"):
         members(ppo.make(CartPole(), SMALL), 160, "pmap")(*inputs)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_blocks_of_members_by_kernels_give_the_numbers_of_single_runs(inputs):
+    """A kernel that reads another member's weights, or an optimiser's state in its place."""
+    config = dataclasses.replace(SMALL, activation="tanh", fused_mlp=True)
+    algorithm = ppo.make(CartPole(), config)
+    assert algorithm.side_by_side > 1
+    together, _ = jax.jit(members(algorithm, 160, "map"))(*inputs)
+    alone, _ = jax.jit(members(algorithm, 160, "map", block=1))(*inputs)
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+        if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

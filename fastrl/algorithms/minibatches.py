@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from fastrl import metrics as fm
+from fastrl import optim
 from fastrl.kernels.permutation import permutation
 from fastrl.metrics import Metrics
 from fastrl.types import Array, Key, PyTree
@@ -50,7 +51,7 @@ def shuffled(
 
 
 def update(
-    optimizer: optax.GradientTransformation,
+    optimizer: optim.Optimizer,
     loss: Callable[[PyTree, Any], tuple[Array, Metrics]],
     batch_of: Callable[[Array], Any],
 ) -> Update:
@@ -59,8 +60,7 @@ def update(
     def step(carry: Carry, row: Array) -> tuple[Carry, Metrics]:
         params, state = carry
         grads, metrics = jax.grad(loss, has_aux=True)(params, batch_of(row))
-        updates, state = optimizer.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), metrics
+        return optim.step(optimizer, grads, state, params), metrics
 
     return step
 

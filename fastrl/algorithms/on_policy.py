@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fastrl import distributions, returns, sharding
+from fastrl.anywhere import anywhere
 from fastrl.metrics import Metrics
 from fastrl.networks import ActorCritic
 from fastrl.spaces import Space
@@ -98,8 +99,8 @@ def final_value(
     It is needed where an episode was cut off, and nearly always there is none.
     """
     return jax.lax.cond(
-        truncated.any(),
-        lambda x: value(x) * truncated,
+        anywhere(truncated),
+        lambda x: jnp.where(truncated, value(x), 0.0),
         lambda x: jnp.zeros(truncated.shape),
         following,
     )

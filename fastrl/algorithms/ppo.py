@@ -110,6 +110,7 @@ class HParams(NamedTuple):
 
 
 RANGES = ranges.of(HParams)
+SMALL = 256  # samples of a minibatch whose update is mostly time between operations on a CPU
 
 
 class State(NamedTuple):
@@ -183,6 +184,7 @@ def _make(env: Env, config: Config, objective: Objective, reset: ResetFactory) -
         parameters=lambda state: state.params,
         check=functools.partial(door.ranges, allowed=RANGES),
         recipe=Recipe("ppo", env, config, reset, objective),
+        side_by_side=8 if config.fused_mlp and batch_size <= SMALL * config.num_minibatches else 1,
     )  # fmt: skip
 
 

@@ -49,7 +49,8 @@ def update(
         normalized = config.normalize_advantage
         return loss(objective, normalized, hparams, progress, *outputs(params, batch))
 
-    step = minibatches.update(optim.adam(rate, hparams.max_grad_norm), loss_of, batch_of)
+    adam = optim.adam_in_place if config.network.fused_mlp else optim.adam
+    step = minibatches.update(adam(rate, hparams.max_grad_norm), loss_of, batch_of)
     start = state.params, state.optimizer
     if stop_on_kl:
         end, metrics = minibatches.descend_until(
