@@ -27,7 +27,7 @@ def main(settings: dict[str, Any]) -> None:
     training = (fastrl.run if members == 1 else fastrl.members)(algorithm, steps)
     iterations = math.ceil(steps / algorithm.steps_per_iteration)
     taken = iterations * algorithm.steps_per_iteration
-    now = {"key": fastrl.key(settings["seed"])}
+    now: dict[str, Any] = {"key": fastrl.key(settings["seed"])}
 
     def keys() -> Any:
         now["key"], draw = jax.random.split(now["key"])
