@@ -56,13 +56,11 @@ def adam_in_place(
         assert isinstance(means, optax.ScaleByAdamState)
         count = optax.safe_increment(means.count)
         flat, treedef = jax.tree.flatten(params)
-        vectors = tuple(p.ravel() for p in flat)
-        by_vector = tuple(g.ravel() for g in jax.tree.leaves(gradients))
         numbers = kernel.numbers(learning_rate, count, max_grad_norm, DECAYS)
         mean, square, moved = kernel.step(
-            means.mu, means.nu, vectors, by_vector, numbers, decays=DECAYS, epsilon=epsilon
-        )
-        moved = [x.reshape(p.shape) for x, p in zip(moved, flat, strict=True)]
+            means.mu, means.nu, tuple(flat), tuple(jax.tree.leaves(gradients)), numbers,
+            decays=DECAYS, epsilon=epsilon,
+        )  # fmt: skip
         means = means._replace(count=count, mu=mean, nu=square)
         return jax.tree.unflatten(treedef, moved), (clip, (means, scale))
 

@@ -23,12 +23,13 @@ class Numba(NamedTuple):
     """A numba implementation: `build(**static)` returns the kernel, `numba_call` says of what form.
 
     Arguments and results are the leaves of the reference's, in order.  `in_place` each result is
-    written where the argument of its number is.  One that is not `preferred` runs only when it is
-    asked for.
+    written where the argument of its number is; `flat` arrays have one axis.  One that is not
+    `preferred` runs only when it is asked for.
     """
 
     build: Callable[..., Callable[..., None]]
     in_place: bool = False
+    flat: bool = False
     preferred: bool = True
 
 
@@ -133,8 +134,9 @@ def _run_numba(
     kernel = _build(cpu.build, **static)
     aliases = {i: i for i in range(len(outputs))} if cpu.in_place else {}
     results = _numba_ffi.numba_call(
-        kernel, outputs, *flat, aliases=aliases, fallback=None if strict else fallback
-    )
+        kernel, outputs, *flat, aliases=aliases, fallback=None if strict else fallback,
+        flat=cpu.flat,
+    )  # fmt: skip
     return jax.tree.unflatten(outside, results)
 
 

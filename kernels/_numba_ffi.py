@@ -44,6 +44,7 @@ class _Call:
     batched: tuple[bool, ...]
     batch: tuple[int, ...] = ()
     tasks: bool = False
+    flat: bool = False
     # Does what the kernel does, so it makes no difference to which calls are the same.
     fallback: Callable[..., Arrays] | None = dataclasses.field(default=None, compare=False)
 
@@ -55,6 +56,7 @@ def numba_call(
     aliases: dict[int, int] | None = None,
     fallback: Callable[..., Arrays] | None = None,
     tasks: bool = False,
+    flat: bool = False,
 ) -> list[jax.Array]:
     """The results of `kernel(*arrays, *results)`, shaped like `outputs` (shape and dtype each).
 
@@ -65,7 +67,8 @@ def numba_call(
 
     With `tasks` the kernel is `kernel(task, arguments, results, index)` of addresses, from which
     `_buffers.matrix` takes the float32 arrays `[rows, columns]`, and is called for each row of the
-    last result, at most `MOST_TASKS`, on the threads that XLA has.
+    last result, at most `MOST_TASKS`, on the threads that XLA has.  With `flat` all its arrays have
+    one axis: a reshape outside may cost a copy where results share memory with arguments.
 
     Raises TypeError for dtypes that numba lacks, ValueError for aliases that do not fit.
     """
@@ -73,7 +76,8 @@ def numba_call(
     shapes = tuple(jax.ShapeDtypeStruct(o.shape, o.dtype) for o in outputs)
     pairs = tuple(sorted((aliases or {}).items()))
     _check(kernel.__name__, arrays, shapes, pairs)
-    call = _Call(kernel, shapes, pairs, (False,) * len(arrays), tasks=tasks, fallback=fallback)
+    call = _Call(kernel, shapes, pairs, (False,) * len(arrays), tasks=tasks, flat=flat,
+                 fallback=fallback)  # fmt: skip
     return _numba_call_p.bind(*arrays, call=call)
 
 
@@ -165,7 +169,7 @@ def _lower(context: Any, *operands: Any, call: _Call) -> Any:
         from fastrl.kernels import _numba_handler
 
         name = _numba_handler.register(
-            call.kernel, *_specs(context.avals_in, call), call.tasks, threads=_is_alone()
+            call.kernel, *_specs(context.avals_in, call), call.tasks, _is_alone(), call.flat
         )
     except Exception as error:  # numba missing, or not for this machine: many kinds of errors
         why = f"{call.kernel.__name__}: {type(error).__name__}: {str(error).strip()}"

@@ -15,6 +15,7 @@ not raise; integers are divided as NumPy does it.
 # Intrinsics are written with a typing context in front and called without.
 # pyright: reportCallIssue=false, reportPrivateImportUsage=false
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable
@@ -41,23 +42,25 @@ _registered: dict[str, Any] = {}  # keeps the machine code alive
 
 
 def register(
-    kernel: Callable[..., None], args: Specs, rets: Specs, tasks: bool = False, threads: bool = True
-) -> str:
+    kernel: Callable[..., None], args: Specs, rets: Specs, tasks: bool = False,
+    threads: bool = True, flat: bool = False,
+) -> str:  # fmt: skip
     """The name under which XLA finds `kernel(*arguments, *results)`; compiled on first use.
 
+    The arrays have one axis each if they are to be `flat`.
     With `tasks` it is `kernel(task, arguments, results, index)`, called for each row of the last
     result, on all of XLA's threads or on one.
 
     A compiled program in JAX's persistent cache finds its kernel by name in the next process,
     so the name is a hash of the content: source, what it closes over, types, numba's version.
     """
-    text = repr((describe(kernel), args, rets, tasks, threads, numba.__version__))
+    text = repr((describe(kernel), args, rets, tasks, threads, flat, numba.__version__))
     name = f"fastrl_{kernel.__name__}_{hashlib.sha256(text.encode()).hexdigest()[:20]}"
     if name not in _registered:
         if tasks:
             call, code = _in_tasks(kernel, rets, threads)
         else:
-            call, code = _at_once(kernel, args, rets), None
+            call, code = _at_once(kernel, args, rets, flat), None
         handler = _handler(call, rets[0][1])
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler.ctypes), platform="cpu")
         _registered[name] = handler, code
@@ -95,10 +98,10 @@ def _handler(call: Any, core: int) -> Any:
     return handler
 
 
-def _at_once(kernel: Callable[..., None], args: Specs, rets: Specs) -> Any:
+def _at_once(kernel: Callable[..., None], args: Specs, rets: Specs, flat: bool) -> Any:
     """The kernel on arrays over XLA's buffers."""
     run = numba.njit(nogil=True, error_model="numpy")(kernel)
-    get_args, get_rets = _arrays(args), _arrays(rets)
+    get_args, get_rets = _arrays(args, flat), _arrays(rets, flat)
 
     @numba.njit
     def call(frame, inputs, outputs, index):
@@ -146,14 +149,20 @@ def _batch(buffer, core):
     return count
 
 
-def _arrays(specs: Specs) -> Any:
+def _arrays(specs: Specs, flat: bool) -> Any:
     """An intrinsic: (address of the pointers to buffers, batch index) -> tuple of arrays."""
-    kinds = [types.Array(numpy_support.from_dtype(np.dtype(d)), n, "C") for d, n in specs]
+    dtypes, ranks = zip(*specs, strict=True)
+    axes = [1] * len(ranks) if flat else ranks
+    kinds = [
+        types.Array(numpy_support.from_dtype(np.dtype(d)), n, "C")
+        for d, n in zip(dtypes, axes, strict=True)
+    ]
 
     @intrinsic
     def arrays(typingctx, pointers, index):
         def codegen(context, builder, signature, args):
-            out = [_array(context, builder, k, i, *args) for i, k in enumerate(kinds)]
+            each = enumerate(zip(kinds, ranks, strict=True))
+            out = [_array(context, builder, k, rank, i, *args) for i, (k, rank) in each]
             return context.make_tuple(builder, signature.return_type, out)
 
         return types.Tuple(kinds)(types.int64, types.int64), codegen
@@ -161,15 +170,19 @@ def _arrays(specs: Specs) -> Any:
     return arrays
 
 
-def _array(context: Any, builder: Any, kind: Any, number: int, pointers: Any, index: Any) -> Any:
-    """The array over buffer `number` at batch index `index`."""
+def _array(
+    context: Any, builder: Any, kind: Any, rank: int, number: int, pointers: Any, index: Any
+) -> Any:
+    """The array over buffer `number` of that rank at batch index `index`."""
     element = context.get_data_type(kind.dtype)
     size = WORD(context.get_abi_sizeof(element))
     buffer = load(builder, pointers, number)
-    batch_rank = builder.sub(load(builder, buffer, _buffers.BUFFER_RANK), WORD(kind.ndim))
+    batch_rank = builder.sub(load(builder, buffer, _buffers.BUFFER_RANK), WORD(rank))
     dims = load(builder, buffer, _buffers.BUFFER_DIMS)
-    axes = [builder.add(batch_rank, WORD(axis)) for axis in range(kind.ndim)]
+    axes = [builder.add(batch_rank, WORD(axis)) for axis in range(rank)]
     shape = [load(builder, dims, axis) for axis in axes]
+    if kind.ndim != rank:
+        shape = [functools.reduce(builder.mul, shape, WORD(1))]
     strides, step = [], size
     for length in reversed(shape):
         strides.insert(0, step)

@@ -27,13 +27,13 @@ def _step(
     mean: Array, square: Array, params: tuple[Array, ...], gradients: tuple[Array, ...],
     numbers: Array, *, decays: tuple[float, float], epsilon: float,
 ) -> tuple[Array, Array, tuple[Array, ...]]:  # fmt: skip
-    """One step of Adam (Kingma and Ba 2015, algorithm 1) on leaves `[n]`.
+    """One step of Adam (Kingma and Ba 2015, algorithm 1) on leaves of any shape.
 
-    `mean` and `square` are of all leaves, one after the other; `epsilon` stands outside of the
-    root.
+    `mean` and `square` `[n]` are of all leaves, one after the other; `epsilon` stands outside of
+    the root.
     """
     rate, of_square, max_norm = numbers
-    g = jnp.concatenate(gradients)
+    g = jnp.concatenate([x.ravel() for x in gradients])
     norm = jnp.sqrt(jnp.sum(g * g))
     g = g * jnp.where(norm < max_norm, 1.0, max_norm / norm)
     mean = decays[0] * mean + (1 - decays[0]) * g
@@ -41,7 +41,7 @@ def _step(
     move = rate * mean / (jnp.sqrt(of_square * square) + epsilon)
     ends = [sum(p.size for p in params[:i]) for i in range(1, len(params))]
     moved = zip(params, jnp.split(move, ends), strict=True)
-    return mean, square, tuple(p - m for p, m in moved)
+    return mean, square, tuple(p - m.reshape(p.shape) for p, m in moved)
 
 
 def _numba_step(**static: Any) -> Any:
@@ -50,4 +50,4 @@ def _numba_step(**static: Any) -> Any:
     return _adam_numba.step(**static)
 
 
-step = op(_step, cpu=Numba(_numba_step, in_place=True))
+step = op(_step, cpu=Numba(_numba_step, in_place=True, flat=True))
