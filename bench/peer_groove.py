@@ -48,7 +48,7 @@ def main(settings: dict[str, Any]) -> None:
 
 def _as_it_was(width: int) -> None:
     """Names and defaults of the JAX and Flax that it was written for, and the empty modules."""
-    vars(jax)["tree_map"] = jax.tree.map
+    jax.tree_map = jax.tree.map  # pyright: ignore[reportAttributeAccessIssue]
     modules = {"jax.config": {"config": jax.config}}
     modules |= {name: dict.fromkeys(names) for name, names in _UNUSED.items()}
     for name, attributes in modules.items():
