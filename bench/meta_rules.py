@@ -2,13 +2,15 @@
 
     python bench/meta_rules.py groove --seeds 5 --runs runs/groove
     python bench/meta_rules.py lifetimes --seeds 3 --runs runs/lifetimes
+    python bench/meta_rules.py worlds --seeds 2
 
 `groove`: LPG meta-trained by gradients on `small` grid worlds with the same budget, its levels
 curated by algorithmic regret, by random scores, or random; agents are compared on levels of that
 mode that were not seen and on modes that were not.  `lifetimes`: LPG and TA-LPG on `debug` grid
 worlds, by evolution and by gradients, with lives of 10, 20 and 40 updates; agents live 5, 20 and
-80 updates on that mode and on `small`, beside an actor-critic.  Rules are kept in the folder
-`--runs`, and those that are there are not learned again.
+80 updates on that mode and on `small`, beside an actor-critic.  `worlds`: LPG by evolution the
+other way round.  Rules are kept in the folder `--runs`, and those that are there are not learned
+again.
 
 Both sides of a comparison have the same levels and keys.  Intervals are over meta-seeds between
 rules, and over agents' seeds, meta-seeds averaged, against an actor-critic or the start.
@@ -111,7 +113,16 @@ def by_lifetime() -> Study:
     return Study(kinds, steps, ("debug", "small"), (5, 20, 80), pairs)
 
 
-STUDIES = {"groove": by_curriculum, "lifetimes": by_lifetime}
+def by_world() -> Study:
+    """LPG by evolution on `small` grid worlds, for agents on `debug` ones."""
+    rule, config = lpg.LPG(WIDTH), evolution.Config(pairs=24, lifetimes=LIVES)
+    inner = lpg_agent.make(GridWorld("small"), AGENT, objective=rule)
+    name = "LPG, evolution on small"
+    kinds = {name: (rule, lambda: evolution.make(inner, rule.init, config))}
+    return Study(kinds, {name: 80}, ("debug",), (20, 80), ())
+
+
+STUDIES = {"groove": by_curriculum, "lifetimes": by_lifetime, "worlds": by_world}
 RATES = {meta_gradient.HParams: {"learning_rate": 3e-3}, evolution.HParams: {"learning_rate": 0.03}}
 
 
