@@ -186,3 +186,14 @@ def seen(config: _Normalises, state: _Counts, observation: PyTree) -> PyTree:
     if not config.normalize_observation:
         return observation
     return normalize(state.observations, observation)
+
+
+def standardised(x: Array) -> Array:
+    """`x` `[...]` with mean 0 and deviation 1; all 0 where nothing varies.
+
+    Both come from one pass over `x`, less one of its entries, so that a mean far from 0 costs no
+    digits.
+    """
+    beside = x - x.ravel()[0]
+    mean, square = jnp.stack([beside, beside**2]).reshape(2, -1).mean(1)
+    return (beside - mean) / (jnp.sqrt(jnp.maximum(square - mean**2, 0.0)) + 1e-8)

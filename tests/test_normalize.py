@@ -155,3 +155,13 @@ def test_reward_shape_must_match():
         normalize.scale_rewards(
             normalize.init_return_scale(3), jnp.zeros((4, 2)), jnp.zeros((4, 2), bool), 0.9
         )
+
+
+@pytest.mark.parametrize("mean", [0.0, -300.0])
+def test_standardised_also_far_from_zero(mean):
+    """A mean of squares less a square of the mean has no digits left there."""
+    x = np.float32(mean + np.random.default_rng(6).normal(scale=0.5, size=(8, 50)))
+    y = x.astype(np.float64)
+    got = jax.jit(normalize.standardised)(x)
+    np.testing.assert_allclose(got, (y - y.mean()) / y.std(), rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(normalize.standardised(jnp.full(5, 3.0)), np.zeros(5))

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import optax
 
-from fastrl import arguments, door, optim, returns
+from fastrl import arguments, door, normalize, optim, returns
 from fastrl import metrics as fm
 from fastrl.algorithms import agent as agents
 from fastrl.algorithms import ranges, whole_rollout
@@ -114,7 +114,7 @@ def _loss(
     target, entropy = advantage + known, policy.entropy()
     explained = agents.explained_variance(known, target)
     if config.normalize_advantage:
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        advantage = normalize.standardised(advantage)
     policy_loss = -policy.log_prob(samples.action) * advantage
     value_loss = 0.5 * (value - target) ** 2
     loss = (

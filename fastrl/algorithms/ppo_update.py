@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from fastrl import metrics as fm
-from fastrl import objectives, optim
+from fastrl import normalize, objectives, optim
 from fastrl.algorithms import agent as agents
 from fastrl.algorithms import minibatches
 from fastrl.algorithms.on_policy import Sample
@@ -70,7 +70,7 @@ def loss(
     log_prob, entropy = policy.log_prob(batch.action), policy.entropy()
     advantage = batch.advantage
     if normalize_advantage:
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        advantage = normalize.standardised(advantage)
     inputs = objectives.Inputs(
         log_prob, batch.log_prob, advantage, entropy, batch.reward, batch.terminated,
         batch.truncated, progress,

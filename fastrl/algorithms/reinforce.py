@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import optax
 
-from fastrl import arguments, door, optim, returns
+from fastrl import arguments, door, normalize, optim, returns
 from fastrl import metrics as fm
 from fastrl.algorithms import agent as agents
 from fastrl.algorithms import ranges, whole_rollout
@@ -107,7 +107,7 @@ def _loss(
     )  # fmt: skip
     advantage = gains - known if config.baseline else gains
     if config.normalize_advantage:
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        advantage = normalize.standardised(advantage)
     entropy = policy.entropy()
     policy_loss = -policy.log_prob(samples.action) * advantage
     baseline_loss = 0.5 * (baseline - gains) ** 2
