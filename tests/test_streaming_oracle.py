@@ -30,7 +30,7 @@ class Played(NamedTuple):
     metrics: dict[str, np.ndarray]
 
 
-def play(algorithm: Any, hparams: Any, steps: int, alone: bool, seed: int = 3) -> Played:
+def play(algorithm: Any, hparams: Any, steps: int, seed: int = 3, alone: bool = True) -> Played:
     """A stream of `steps` transitions: alone, or the second of two in a vmap."""
     task = algorithm.env.default_params()
 
@@ -137,7 +137,7 @@ def fields(hparams: Any) -> Any:
 
 def check_q(config: Any, steps: int, alone: bool = False) -> None:
     hparams = fields(stream_q.HParams(epsilon=0.4, final_epsilon=0.4))
-    played = play(stream_q.make(Script(), config), hparams, steps, alone)
+    played = play(stream_q.make(Script(), config), hparams, steps, alone=alone)
     walk, network = Walk(config, played), oracle.Network(played.first.params)
     optimizer, deltas, explored = optimizer_of(config, network), [], 0
     for i in range(steps):
@@ -159,7 +159,7 @@ def check_q(config: Any, steps: int, alone: bool = False) -> None:
 
 def check_sarsa(config: Any, steps: int, alone: bool = False) -> None:
     hparams = fields(stream_sarsa.HParams(epsilon=0.4, final_epsilon=0.4))
-    played = play(stream_sarsa.make(Script(), config), hparams, steps, alone)
+    played = play(stream_sarsa.make(Script(), config), hparams, steps, alone=alone)
     walk, network = Walk(config, played), oracle.Network(played.first.params)
     optimizer, deltas, stale = optimizer_of(config, network), [], 0
     for i in range(steps):
@@ -177,7 +177,7 @@ def check_sarsa(config: Any, steps: int, alone: bool = False) -> None:
 
 def check_ac(config: Any, steps: int, continuous: bool, alone: bool = False) -> None:
     hparams = fields(stream_ac.HParams(entropy_coefficient=0.1))
-    played = play(stream_ac.make(Script(continuous), config), hparams, steps, alone)
+    played = play(stream_ac.make(Script(continuous), config), hparams, steps, alone=alone)
     walk, nets = Walk(config, played), [oracle.Network(p) for p in played.first.params]
     policy, value = nets
     optimizers = [
@@ -225,7 +225,7 @@ def normal(outputs: Any, noise: np.ndarray) -> tuple[Any, list[np.ndarray], list
 
 def check_td(config: Any, steps: int, alone: bool = False) -> None:
     hparams = fields(stream_td.HParams())
-    played = play(stream_td.make(Script(), config), hparams, steps, alone)
+    played = play(stream_td.make(Script(), config), hparams, steps, alone=alone)
     walk, network = Walk(config, played), oracle.Network(played.first.params)
     optimizer, deltas = optimizer_of(config, network), []
     for i in range(steps):
