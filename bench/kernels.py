@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import kernels_baselines as binary
+import kernels_dense as dense
 import numpy as np
 import options
 from report import Report, Row
 
 import fastrl
-from fastrl.kernels import categorical, mlp, sum_tree
+from fastrl.kernels import categorical, sum_tree
 from fastrl.kernels._numba_ffi import numba_call
 from fastrl.kernels.permutation import permutation
 from fastrl.kernels.trigonometry import sin_cos
@@ -80,13 +81,17 @@ def cases() -> list[Case]:
         Case(f"sine and cosine [{n}]", "jnp.sin, jnp.cos", steps, functools.partial(turn, n, steps))
         for n, steps in ((1024, 4000), (8192, 500))
     ]
-    dense = [
+    networks = [
         Case(f"gradient of two 64x64 networks, {rows} rows", "one operation a layer", steps,
-             functools.partial(layers, rows, steps))
+             functools.partial(dense.layers, rows, steps))
         for rows, steps in ((128, 400), (256, 200), (4096, 20))
     ]  # fmt: skip
+    networks += [
+        Case("Adam of two 64x64 networks", "optax, one vector", 2000,
+             functools.partial(dense.descent, 2000))
+    ]  # fmt: skip
     call = Case("numba call in a loop, 4 floats", "jax.pure_callback", 200, calls)
-    return [*per_env, *shuffles, *trees, *draws, *turns, *dense, call]
+    return [*per_env, *shuffles, *trees, *draws, *turns, *networks, call]
 
 
 def measure(case: Case, rounds: int) -> Row:
@@ -193,30 +198,6 @@ def turn(n: int, steps: int) -> tuple[Run, Run]:
         return functools.partial(run, jnp.linspace(-3.0, 3.0, n))
 
     return loop(sin_cos), loop(lambda x: (jnp.sin(x), jnp.cos(x)))
-
-
-def layers(rows: int, steps: int) -> tuple[Run, Run]:
-    """Policy and value on rows of 4 numbers: their squares' gradient, and a step down it."""
-    keys = iter(jax.random.split(fastrl.key(5), 8))
-
-    def network(outputs: int) -> list[tuple[jax.Array, jax.Array]]:
-        shapes = [(4, 64), (64, 64), (64, outputs)]
-        return [(jax.random.normal(next(keys), s) / s[0] ** 0.5, jnp.zeros(s[1])) for s in shapes]
-
-    x, start = jax.random.normal(next(keys), (rows, 4)), [network(2), network(1)]
-
-    def loop(apply: Callable[..., list[jax.Array]]) -> Run:
-        def loss(networks: Any) -> jax.Array:
-            policy, value = apply((x, x), networks, "tanh")
-            return (policy**2).mean() + (value**2).mean()
-
-        def step(networks: Any, _: None) -> tuple[Any, None]:
-            return jax.tree.map(lambda p, g: p - 1e-3 * g, networks, jax.grad(loss)(networks)), None
-
-        run = jax.jit(lambda networks: jax.lax.scan(step, networks, None, steps)[0])
-        return functools.partial(run, start)
-
-    return loop(mlp.apply), loop(mlp.reference)
 
 
 def add_one(x, out):
