@@ -3,9 +3,8 @@
     mean, square, params = adam.step(mean, square, params, gradients, numbers, decays=, epsilon=)
 
 XLA makes several passes of it: gradients side by side in one vector, their norm, the clipping,
-both means, the step, and an addition for every leaf.  On the networks of control tasks that is
-a tenth of PPO's time.  The numba kernel reads the gradients twice and all else once, and writes
-in place.
+both means, the step, and an addition for every leaf.  The numba kernel reads the gradients twice
+and all else once, and writes in place.
 """
 
 from typing import Any
