@@ -229,6 +229,7 @@ def _iterate(parts: _Parts, state: State, hparams: HParams, task: Any) -> tuple[
     params, optimizer, update_metrics = ppo_update.update(
         parts.objective, config, lambda params, x: (*network.apply(params, x.observation), x),
         batch_of, _shuffled(config, shuffle_key), state, flat, hparams, config.stop_on_kl,
+        optim.adam_in_place if config.fused_mlp else optim.adam,
     )  # fmt: skip
     if config.normalize_observation:
         observations = normalize.update(observations, kept.unpack(raw_observation))

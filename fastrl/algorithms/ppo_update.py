@@ -35,11 +35,13 @@ class LearnerState(Protocol):
 def update(
     objective: Objective, config: Any, outputs: Outputs, batch_of: Callable[[Array], Any],
     rows: Array, state: LearnerState, samples: Sample, hparams: Any, stop_on_kl: bool = False,
+    adam: Callable[..., optim.Optimizer] = optim.adam,
 ) -> tuple[PyTree, optax.OptState, Metrics]:  # fmt: skip
     """Steps down the loss of `batch_of(row)` for each of `rows`, of all `samples` `[...]`.
 
     With `stop_on_kl` no more of them once the policy has moved by more than `hparams.target_kl`
-    from the one that acted.  `config` is that of `ppo` or `ppo_memory`.
+    from the one that acted.  `config` is that of `ppo` or of a learner with the same fields;
+    `adam` is one of `fastrl.optim`.
     """
     steps = state.iteration.astype(jnp.float32) * (config.num_envs * config.num_steps)
     progress = steps / hparams.anneal_steps
@@ -49,7 +51,6 @@ def update(
         normalized = config.normalize_advantage
         return loss(objective, normalized, hparams, progress, *outputs(params, batch))
 
-    adam = optim.adam_in_place if config.network.fused_mlp else optim.adam
     step = minibatches.update(adam(rate, hparams.max_grad_norm), loss_of, batch_of)
     start = state.params, state.optimizer
     if stop_on_kl:
