@@ -1,11 +1,10 @@
 """A learner by fastrl: whole trainings in one program; with `members` above 1, that many seeds."""
 
-import math
 from typing import Any
 
 import jax
 import worker
-from own_training import last_tenth
+from own_training import last_tenth, whole
 
 import fastrl
 from fastrl import dqn, pqn, sac, td3
@@ -21,36 +20,25 @@ def main(settings: dict[str, Any]) -> None:
     """
     if settings.get("devices"):
         fastrl.use_cpu_devices(settings["devices"])
-    members, steps = settings.get("members", 1), settings["steps"]
     algorithm, hparams = build(settings)
-    task = algorithm.env.default_params()
-    training = (fastrl.run if members == 1 else fastrl.members)(algorithm, steps)
-    iterations = math.ceil(steps / algorithm.steps_per_iteration)
-    taken = iterations * algorithm.steps_per_iteration
-    now: dict[str, Any] = {"key": fastrl.key(settings["seed"])}
-
-    def keys() -> Any:
-        now["key"], draw = jax.random.split(now["key"])
-        return draw if members == 1 else jax.random.split(draw, members)
-
-    program, seconds = worker.compiled(jax, training, keys(), hparams, task)
+    trainings = whole(settings, algorithm, hparams)
+    now: dict[str, Any] = {}
 
     def round_() -> dict[str, Any]:
-        seeds = jax.block_until_ready(keys())
-        (now["state"], now["metrics"]), spent = worker.timed(
-            lambda: jax.block_until_ready(program(seeds, hparams, task))
-        )
-        return {"steps": taken * members, **spent}
+        (now["state"], now["metrics"]), spent = trainings.run()
+        return spent
 
     def finish() -> dict[str, Any]:
         if settings["algorithm"] == "pqn":
-            return {"return": last_tenth(now["metrics"], iterations)}
-        state = now["state"] if members == 1 else jax.tree.map(lambda x: x[0], now["state"])
+            return {"return": last_tenth(now["metrics"], trainings.iterations)}
+        state = now["state"]
+        if settings.get("members", 1) > 1:
+            state = jax.tree.map(lambda x: x[0], state)
         return {"return": fastrl.evaluate(algorithm, state, episodes=128).mean_return}
 
     round_()
     versions = worker.versions("fastrl", "jax")
-    worker.serve(round_, finish, compile_seconds=seconds, versions=versions)
+    worker.serve(round_, finish, compile_seconds=trainings.compile_seconds, versions=versions)
 
 
 def build(settings: dict[str, Any]) -> tuple[fastrl.Algorithm, Any]:

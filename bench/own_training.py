@@ -5,7 +5,8 @@ With `members` above 1 that many seeds train in one program.
 
 import contextlib
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -49,6 +50,27 @@ def build(settings: dict[str, Any]) -> tuple[fastrl.Algorithm, ppo.HParams]:
 
 def _serve_whole(settings: dict[str, Any], algorithm: Any, hparams: Any) -> None:
     """Every round is a training from the start, with other seeds."""
+    trainings = whole(settings, algorithm, hparams)
+
+    def round_() -> dict[str, Any]:
+        (_, metrics), spent = trainings.run()
+        return {"return": last_tenth(metrics, trainings.iterations), **spent}
+
+    round_()
+    versions = worker.versions("fastrl", "jax")
+    worker.serve(round_, compile_seconds=trainings.compile_seconds, versions=versions)
+
+
+class Trainings(NamedTuple):
+    """Whole trainings, compiled: `run()` gives `(state, metrics)` and the steps and time spent."""
+
+    run: Callable[[], tuple[Any, dict[str, Any]]]
+    iterations: int
+    compile_seconds: float
+
+
+def whole(settings: dict[str, Any], algorithm: Any, hparams: Any) -> Trainings:
+    """Trainings of `steps` steps from the start, of so many `members`; other seeds each time."""
     members, task = settings.get("members", 1), algorithm.env.default_params()
     make = fastrl.run if members == 1 else fastrl.members
     options = {} if members == 1 else {"batching": settings.get("batching", "auto")}
@@ -63,15 +85,12 @@ def _serve_whole(settings: dict[str, Any], algorithm: Any, hparams: Any) -> None
 
     program, seconds = worker.compiled(jax, training, keys(), hparams, task)
 
-    def round_() -> dict[str, Any]:
+    def run() -> tuple[Any, dict[str, Any]]:
         seeds = jax.block_until_ready(keys())
-        (_, metrics), spent = worker.timed(
-            lambda: jax.block_until_ready(program(seeds, hparams, task))
-        )
-        return {"steps": steps, "return": last_tenth(metrics, iterations), **spent}
+        done, spent = worker.timed(lambda: jax.block_until_ready(program(seeds, hparams, task)))
+        return done, {"steps": steps, **spent}
 
-    round_()
-    worker.serve(round_, compile_seconds=seconds, versions=worker.versions("fastrl", "jax"))
+    return Trainings(run, iterations, seconds)
 
 
 def _serve_one(settings: dict[str, Any], algorithm: Any, hparams: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastrl
-from fastrl import networks, ppo
+from fastrl import metrics, networks, ppo
 from fastrl.kernels import _numba_ffi, mlp
 from fastrl.spaces import Box, Discrete
 
@@ -195,10 +195,13 @@ def test_ppo_learns_with_it_and_goes_on_bit_for_bit(tmp_path):
     )  # fmt: skip
     algorithm = ppo.make(fastrl.make("CartPole-v1"), config)
     hparams = ppo.HParams(learning_rate=2e-3)
-    whole = fastrl.train(algorithm, hparams, steps=100_000, progress=False)
-    assert fastrl.evaluate(algorithm, whole, episodes=20).mean_return > 150  # random: 22
+    keys, task = jax.random.split(fastrl.key(7), 8), algorithm.env.default_params()
+    _, counted = jax.jit(fastrl.members(algorithm, 100_000))(keys, hparams, task)
+    returns = metrics.compute(counted)["episode_return"][:, -20:]
+    assert np.nanmean(returns) > 300  # of 40 seeds: 411, with XLA's operations 392
+    whole = fastrl.train(algorithm, hparams, steps=20_000, progress=False)
     options = {"run_dir": tmp_path / "run", "progress": False, "eval_every": 0}
-    fastrl.train(algorithm, hparams, steps=50_000, **options)
-    again = fastrl.train(algorithm, hparams, steps=100_000, resume=True, **options)
+    fastrl.train(algorithm, hparams, steps=10_000, **options)
+    again = fastrl.train(algorithm, hparams, steps=20_000, resume=True, **options)
     same = jax.tree.map(lambda a, b: bool((a == b).all()), whole.params, again.params)
     assert all(jax.tree.leaves(same))
