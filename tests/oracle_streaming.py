@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 GAMMA, DECAY = 0.99, 0.99 * 0.8
+MARGIN = 2e-3  # within which float32 may decide otherwise: which side of 0, which action is best
 
 
 def single(x: float) -> float:
@@ -93,15 +94,22 @@ class Network:
                 layer[i] = x + update[at : at + x.size].reshape(x.shape)
                 at += x.size
 
-    def forward(self, x: np.ndarray) -> tuple[list[np.ndarray], Any]:
-        """The heads' outputs, and what `backward` needs."""
+    def forward(self, x: np.ndarray, like: Any = None) -> tuple[list[np.ndarray], Any]:
+        """The heads' outputs, and what `backward` needs.
+
+        A unit within MARGIN of 0 is on the side of it where it is in the tape of `like`.
+        """
         tape = []
-        for kernel, bias in self.hidden:
+        for i, (kernel, bias) in enumerate(self.hidden):
             pre = x @ kernel + bias
             centred = pre - pre.mean()
             root = np.sqrt((centred**2).mean() + 1e-5)
-            tape.append((x, centred / root, root))
-            x = np.where(centred > 0, 1.0, 0.01) * centred / root
+            normal = centred / root
+            positive = normal > 0
+            if like is not None:
+                positive = np.where(np.abs(normal) < MARGIN, like[0][i][3], positive)
+            tape.append((x, normal, root, positive))
+            x = np.where(positive, 1.0, 0.01) * normal
         return [x @ kernel + bias for kernel, bias in self.heads], (tape, x)
 
     def backward(self, saved: Any, cotangents: list[np.ndarray]) -> np.ndarray:
@@ -110,12 +118,19 @@ class Network:
         heads = [[np.outer(x, c), c] for c in cotangents]
         back = sum(kernel @ c for (kernel, _), c in zip(self.heads, cotangents, strict=True))
         hidden: list[list[np.ndarray]] = []
-        for (kernel, _), (x, normal, root) in zip(self.hidden[::-1], tape[::-1], strict=True):
-            d = np.where(normal > 0, 1.0, 0.01) * back
+        for (kernel, _), saved in zip(self.hidden[::-1], tape[::-1], strict=True):
+            x, normal, root, positive = saved
+            d = np.where(positive, 1.0, 0.01) * back
             d = (d - d.mean() - normal * (d * normal).mean()) / root
             hidden.insert(0, [np.outer(x, d), d])
             back = kernel @ d
         return np.concatenate([g.ravel() for layer in hidden + heads for g in layer])
+
+
+def greedy(q: np.ndarray, like: np.ndarray) -> int:
+    """The best action; of those within MARGIN of it, what is best in `like`."""
+    best, theirs = int(q.argmax()), int(like.argmax())
+    return theirs if q[best] - q[theirs] < MARGIN else best
 
 
 class Statistics:

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import oracle_streaming as oracle
 import pytest
@@ -12,6 +13,10 @@ from streaming_script import CUTS, ENDS, LENGTH, OBSERVATIONS, REWARDS, SIZE, Sc
 from fastrl.streaming import stream_ac, stream_q, stream_sarsa, stream_td
 
 TOLERANCE = 2e-3  # of float32 after 2,000 updates, relative to the largest weight
+ALONE = (3,)  # seeds
+# Among these are streams in which float32 decides otherwise once: a unit of 2e-4 is on the other
+# side of 0, or another of two actions 1e-4 apart is the best.  Which, depends on the compilation.
+DECIDED = (1, 3, 4, 6)
 SMALL = {"num_steps": 1, "hidden_sizes": (16, 12)}  # of each unit one weight is left
 NUMBERS = {
     "learning_rate": 1.0, "eta": 0.25, "step_size": single(3e-4), "clip": 2.0,
@@ -27,15 +32,34 @@ class Played(NamedTuple):
     times: np.ndarray  # of the environment, before each step
     keys: Any
     actions: np.ndarray  # those that SARSA has drawn for the next step
+    seen: tuple[Any, np.ndarray]  # parameters, and what the network sees, before each step
     metrics: dict[str, np.ndarray]
 
+    def decided(self, i: int) -> list[tuple[list[np.ndarray], Any]]:
+        """What float32 weights make of step `i`, of every network: outputs and tape."""
+        params, x = jax.tree.map(lambda leaf: leaf[i], self.seen)
+        networks = [params] if hasattr(params, "hidden") else params
+        return [oracle.Network(p).forward(np.asarray(x, np.float64)) for p in networks]
 
-def play(algorithm: Any, hparams: Any, steps: int, seed: int = 3, alone: bool = True) -> Played:
-    """A stream of `steps` transitions: alone, or the second of two in a vmap."""
+
+def play(algorithm: Any, hparams: Any, steps: int, seed: int = 3) -> Played:
+    """A stream of `steps` transitions."""
+    return _played(jax.jit(_program(algorithm, hparams, steps))(jax.random.key(seed)))
+
+
+def play_all(algorithm: Any, hparams: Any, steps: int, seeds: tuple[int, ...]) -> list[Played]:
+    """A stream for each seed, as members of one vmap."""
+    program = jax.jit(jax.vmap(_program(algorithm, hparams, steps)))
+    found = program(jax.vmap(jax.random.key)(np.array(seeds)))
+    return [_played(jax.tree.map(lambda x, i=i: x[i], found)) for i in range(len(seeds))]
+
+
+def _program(algorithm: Any, hparams: Any, steps: int) -> Any:
     task = algorithm.env.default_params()
 
     def noted(state: Any) -> Any:
-        return state.stream.env.time, state.key, getattr(state, "action", 0)
+        seen = state.params, state.stream.x
+        return state.stream.env.time, state.key, getattr(state, "action", 0), seen
 
     def body(state: Any, _: None) -> Any:
         after, metrics = algorithm.step(state, hparams, task)
@@ -46,16 +70,16 @@ def play(algorithm: Any, hparams: Any, steps: int, seed: int = 3, alone: bool = 
         last, (notes, metrics) = jax.lax.scan(body, first, None, steps)
         return first, last, noted(first), notes, metrics
 
-    if alone:
-        found = jax.jit(program)(jax.random.key(seed))
-    else:
-        both = jax.jit(jax.vmap(program))(jax.vmap(jax.random.key)(np.array([seed + 1, seed])))
-        found = jax.tree.map(lambda x: x[1], both)
+    return program
+
+
+def _played(found: Any) -> Played:
     first, last, begin, notes, metrics = found
     times, actions = (np.append(begin[i], notes[i]) for i in (0, 2))
-    keys = [begin[1], *notes[1]]
+    seen = jax.tree.map(lambda x, more: np.concatenate([x[None], more]), begin[3], notes[3])
+    keys = jnp.concatenate([begin[1][None], notes[1]])
     metrics = {k: np.asarray(m, np.float64) for k, m in metrics.items()}
-    return Played(first, last, times, keys, actions, metrics)
+    return Played(first, last, times, keys, actions, seen, metrics)
 
 
 class Transition(NamedTuple):
@@ -135,36 +159,44 @@ def fields(hparams: Any) -> Any:
     return hparams._replace(**mine)
 
 
-def check_q(config: Any, steps: int, alone: bool = False) -> None:
+def check_q(config: Any, steps: int, seeds: tuple[int, ...] = ALONE) -> None:
     hparams = fields(stream_q.HParams(epsilon=0.4, final_epsilon=0.4))
-    played = play(stream_q.make(Script(), config), hparams, steps, alone=alone)
+    for played in play_all(stream_q.make(Script(), config), hparams, steps, seeds):
+        _check_q(config, played)
+
+
+def _check_q(config: Any, played: Played) -> None:
     walk, network = Walk(config, played), oracle.Network(played.first.params)
     optimizer, deltas, explored = optimizer_of(config, network), [], 0
-    for i in range(steps):
-        action = int(played.metrics["action"][i])
-        (q,), saved = network.forward(walk.x)
+    for i, action in enumerate(played.metrics["action"].astype(int)):
+        (theirs, tape), *_ = played.decided(i)
+        (q,), saved = network.forward(walk.x, like=tape)
         gradient = network.backward(saved, [np.eye(3)[action]])
         t, after = walk.step(np.sin(action))
         delta = t.reward + t.discount * network.forward(after)[0][0].max() - q[action]
-        explores = action != q.argmax()
+        explores = action != oracle.greedy(q, like=theirs[0])
         if explores and config.cut == "before":
             optimizer.z = np.zeros_like(optimizer.z)
         clears = t.clears or (explores and config.cut == "after")
         network.add(optimizer.step(gradient, delta, clears))
         deltas.append(delta)
         explored += explores
-    assert 0.15 < explored / steps < 0.4  # 0.4 of them by chance, of which a third is greedy
+    assert 0.15 < explored / len(deltas) < 0.4  # 0.4 of them by chance, of which a third is greedy
     assert_same(walk, played, [network], [optimizer], deltas)
 
 
-def check_sarsa(config: Any, steps: int, alone: bool = False) -> None:
+def check_sarsa(config: Any, steps: int, seeds: tuple[int, ...] = ALONE) -> None:
     hparams = fields(stream_sarsa.HParams(epsilon=0.4, final_epsilon=0.4))
-    played = play(stream_sarsa.make(Script(), config), hparams, steps, alone=alone)
+    for played in play_all(stream_sarsa.make(Script(), config), hparams, steps, seeds):
+        _check_sarsa(config, played, steps)
+
+
+def _check_sarsa(config: Any, played: Played, steps: int) -> None:
     walk, network = Walk(config, played), oracle.Network(played.first.params)
     optimizer, deltas, stale = optimizer_of(config, network), [], 0
     for i in range(steps):
         action, following = int(played.metrics["action"][i]), int(played.actions[i + 1])
-        (q,), saved = network.forward(walk.x)
+        (q,), saved = network.forward(walk.x, like=played.decided(i)[0][1])
         gradient = network.backward(saved, [np.eye(3)[action]])
         t, after = walk.step(np.sin(action))
         delta = t.reward + t.discount * network.forward(after)[0][0][following] - q[action]
@@ -175,9 +207,13 @@ def check_sarsa(config: Any, steps: int, alone: bool = False) -> None:
     assert_same(walk, played, [network], [optimizer], deltas)
 
 
-def check_ac(config: Any, steps: int, continuous: bool, alone: bool = False) -> None:
+def check_ac(config: Any, steps: int, continuous: bool, seeds: tuple[int, ...] = ALONE) -> None:
     hparams = fields(stream_ac.HParams(entropy_coefficient=0.1))
-    played = play(stream_ac.make(Script(continuous), config), hparams, steps, alone=alone)
+    for played in play_all(stream_ac.make(Script(continuous), config), hparams, steps, seeds):
+        _check_ac(config, played, steps, continuous)
+
+
+def _check_ac(config: Any, played: Played, steps: int, continuous: bool) -> None:
     walk, nets = Walk(config, played), [oracle.Network(p) for p in played.first.params]
     policy, value = nets
     optimizers = [
@@ -185,13 +221,15 @@ def check_ac(config: Any, steps: int, continuous: bool, alone: bool = False) -> 
         optimizer_of(config, value, kappa=2.0, eta=0.5, step_size=single(2e-4)),
     ]
     optimizers[0].policy, deltas = True, []
+    draw = jax.vmap(lambda key: jax.random.normal(jax.random.split(key, 3)[1], (2,)))
+    noises = np.asarray(draw(played.keys), np.float64) if continuous else ()
     for i in range(steps):
-        outputs, saved = policy.forward(walk.x)
-        (v,), saved_value = value.forward(walk.x)
+        (_, tape), (_, value_tape) = played.decided(i)
+        outputs, saved = policy.forward(walk.x, like=tape)
+        (v,), saved_value = value.forward(walk.x, like=value_tape)
         gradient_value = value.backward(saved_value, [np.ones(1)])
         if continuous:
-            noise = jax.random.normal(jax.random.split(played.keys[i], 3)[1], (2,))
-            taken, log_prob, entropy = normal(outputs, np.asarray(noise, np.float64))
+            taken, log_prob, entropy = normal(outputs, noises[i])
             bonus = np.sin(np.clip(taken, -0.5, 0.5)).sum()
         else:
             action = int(played.metrics["action"][i])
@@ -223,13 +261,17 @@ def normal(outputs: Any, noise: np.ndarray) -> tuple[Any, list[np.ndarray], list
     return action, [noise / std, (noise**2 - 1) / std * slope], [np.zeros(2), slope / std]
 
 
-def check_td(config: Any, steps: int, alone: bool = False) -> None:
+def check_td(config: Any, steps: int, seeds: tuple[int, ...] = ALONE) -> None:
     hparams = fields(stream_td.HParams())
-    played = play(stream_td.make(Script(), config), hparams, steps, alone=alone)
+    for played in play_all(stream_td.make(Script(), config), hparams, steps, seeds):
+        _check_td(config, played, steps)
+
+
+def _check_td(config: Any, played: Played, steps: int) -> None:
     walk, network = Walk(config, played), oracle.Network(played.first.params)
     optimizer, deltas = optimizer_of(config, network), []
     for i in range(steps):
-        (v,), saved = network.forward(walk.x)
+        (v,), saved = network.forward(walk.x, like=played.decided(i)[0][1])
         gradient = network.backward(saved, [np.ones(1)])
         t, after = walk.step(np.sin(played.metrics["action"][i]))
         delta = t.reward + t.discount * network.forward(after)[0][0][0] - v[0]
@@ -240,43 +282,43 @@ def check_td(config: Any, steps: int, alone: bool = False) -> None:
 
 def test_stream_q_is_the_oracle():
     """The order of reward scale, normaliser, bootstrap, update and cut, or a gradient."""
-    check_q(stream_q.Config(**SMALL), 2000)
+    check_q(stream_q.Config(**SMALL), 2000, DECIDED)
 
 
 def test_stream_sarsa_is_the_oracle():
     """The action of the bootstrap is not the one that is taken next."""
-    check_sarsa(stream_sarsa.Config(**SMALL), 2000)
+    check_sarsa(stream_sarsa.Config(**SMALL), 2000, (3, 4))
 
 
 def test_stream_ac_is_the_oracle():
     """The entropy's sign in the trace, one delta for both networks, the unclipped action."""
-    check_ac(stream_ac.Config(**SMALL), 2000, continuous=True)
+    check_ac(stream_ac.Config(**SMALL), 2000, True, (3, 4))
 
 
 def test_stream_td_is_the_oracle():
     """A plain stream: statistics, trace, bound."""
-    check_td(stream_td.Config(**SMALL), 2000)
+    check_td(stream_td.Config(**SMALL), 2000, (3, 4))
 
 
 @pytest.mark.slow
 def test_the_version_of_2026_is_the_oracle():
     """A cut that does not bootstrap, or a discounted sum that leaks into the next episode."""
     version = {**SMALL, "initializer": "erk"}
-    check_q(stream_q.Config.version("2026", **version), 2000, alone=True)
-    check_ac(stream_ac.Config.version("2026", **version), 2000, False, alone=True)
+    check_q(stream_q.Config.version("2026", **version), 2000)
+    check_ac(stream_ac.Config.version("2026", **version), 2000, False)
 
 
 @pytest.mark.slow
 def test_intentional_updates_are_the_oracle():
     """A trace that is cleared at cuts, or a clipped error that is not the one it was."""
     # Rounding grows: of the weights 1e-6 after 100 steps, 4e-5 after 400, and no end.
-    check_ac(stream_ac.Config.version("intentional", **SMALL), 400, continuous=True, alone=True)
-    check_td(stream_td.Config.version("intentional", **SMALL), 2000, alone=True)
+    check_ac(stream_ac.Config.version("intentional", **SMALL), 400, continuous=True)
+    check_td(stream_td.Config.version("intentional", **SMALL), 2000)
 
 
 @pytest.mark.slow
 def test_options_are_the_oracle():
     """Second moments, Watkins's cut, actions that outlive their episodes."""
     options = {**SMALL, "second_moment": True}
-    check_q(stream_q.Config(cut="before", optimizer="adaptive_obgd", **options), 2000, alone=True)
-    check_sarsa(stream_sarsa.Config(resample_on_reset=False, **options), 2000, alone=True)
+    check_q(stream_q.Config(cut="before", optimizer="adaptive_obgd", **options), 2000)
+    check_sarsa(stream_sarsa.Config(resample_on_reset=False, **options), 2000)
