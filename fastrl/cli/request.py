@@ -101,6 +101,15 @@ def use_devices(count: int) -> None:
             sharding.use_cpu_devices(count)
 
 
+def compile_for(algorithm: str) -> None:
+    """XLA's settings for this learner, if JAX has not started: one stream is one kernel."""
+    from fastrl import algorithms, compilation, streaming
+
+    if algorithms.module(algorithm).__package__ == streaming.__name__:
+        with contextlib.suppress(RuntimeError):
+            compilation.whole_loops()
+
+
 def _tables(file: str) -> tuple[dict[str, Any], str]:
     if not file:
         return {}, ""

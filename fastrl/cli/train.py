@@ -9,7 +9,13 @@ from typing import Annotated, Any
 from fastrl import config
 from fastrl.cli.errors import UsageError
 from fastrl.cli.flags import Argument, Switch, parse
-from fastrl.cli.request import import_module, read_request, usage_errors, use_devices
+from fastrl.cli.request import (
+    compile_for,
+    import_module,
+    read_request,
+    usage_errors,
+    use_devices,
+)
 from fastrl.config import RunConfig
 from fastrl.config.source import Source, located
 from fastrl.evaluate import evaluate
@@ -24,6 +30,7 @@ def train(argv: Sequence[str]) -> int:
     """Trains what the command line asks for; ends with an evaluation and a picture."""
     run_config, flags = read_request(argv, "fastrl train")
     use_devices(run_config.devices)
+    compile_for(run_config.algorithm)
     import_module(flags.import_)
     with usage_errors():
         built = config.build(run_config)
@@ -63,6 +70,7 @@ def resume(argv: Sequence[str]) -> int:
         run_config = config.load(file)
     devices = flags.devices or run_config.devices
     use_devices(devices)
+    compile_for(run_config.algorithm)
     import_module(flags.import_)
     with usage_errors():
         built = config.build(run_config)

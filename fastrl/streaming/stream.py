@@ -273,14 +273,24 @@ def learned(value: Array, delta: Array) -> Metrics:
 def steps(
     one: Callable[..., tuple[Any, Metrics]], parts: Any, state: Any, hparams: Any, task: Any
 ) -> tuple[Any, Metrics]:
-    """An iteration: `one(parts, state, hparams, task)` for `num_steps` transitions."""
-    body = functools.partial(_body, one, parts, hparams, task)
-    state, metrics = jax.lax.scan(body, state, None, parts.stream.config.num_steps)
+    """An iteration: `one(parts, state, hparams, task)` for `num_steps` transitions.
+
+    Metrics are added up on the way: as one kernel (`compilation.whole_loops`) a loop would copy
+    at every step whatever it stacks.
+    """
+    body = jax.jit(functools.partial(_summed, one, parts))  # traced once
+
+    def add(carry: tuple[Any, Metrics], _: None) -> tuple[tuple[Any, Metrics], None]:
+        state, sums = carry
+        state, metrics = body(state, hparams, task)
+        return (state, fm.add(sums, metrics)), None
+
+    sums = fm.zeros_like(jax.eval_shape(body, state, hparams, task)[1])
+    return jax.lax.scan(add, (state, sums), None, parts.stream.config.num_steps)[0]
+
+
+def _summed(
+    one: Callable[..., tuple[Any, Metrics]], parts: Any, state: Any, hparams: Any, task: Any
+) -> tuple[Any, Metrics]:
+    state, metrics = one(parts, state, hparams, task)
     return state, fm.summed(metrics)
-
-
-def _body(
-    one: Callable[..., tuple[Any, Metrics]], parts: Any, hparams: Any, task: Any, state: Any,
-    _: None,
-) -> tuple[Any, Metrics]:  # fmt: skip
-    return one(parts, state, hparams, task)
