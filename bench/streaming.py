@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text)
     if chosen.markdown:
         Path(chosen.markdown).write_text(text, encoding="utf-8")
-    if chosen.plot and any(r["part"] == "barrier" for r in rows):
+    if chosen.plot and any(r["part"] in ("barrier", "minatar") for r in rows):
         page.draw(rows, Path(chosen.plot))
     return code
 

@@ -12,6 +12,7 @@ Row = dict[str, Any]
 _TITLES = (
     ("barrier", "The stream barrier"), ("ablations", "Without one part"), ("minatar", "MinAtar"),
 )  # fmt: skip
+COLUMNS = 3  # panels side by side
 LAST = 0.25  # share of the training over which a score is the mean return
 
 
@@ -64,14 +65,16 @@ def tables(rows: Sequence[Row]) -> str:
 
 
 def _table(rows: Sequence[Row], against_full: bool) -> str:
-    head = ["environment", "learner", "rate", "return", "interquartile mean", "worst", "diverged"]
+    head = ["environment", "transitions", "learner", "rate", "return"]
+    head += ["interquartile mean", "worst", "diverged"]
     head += ["less than full"] if against_full else []
     lines = [head, ["---"] * len(head)]
     for r in rows:
         scores = np.asarray(r["scores"])
         middle = statistics.iqm(scores[:, None])
         cells = [
-            r["env"], r["learner"], "" if r["rate"] is None else f"{r['rate']:g}",
+            r["env"], f"{r['steps']:,}", r["learner"],
+            "" if r["rate"] is None else f"{r['rate']:g}",
             _shown(interval(scores)), f"{middle:.4g}", f"{scores.min():.4g}",
             f"{r['diverged']} of {len(scores)}",
         ]  # fmt: skip
@@ -101,25 +104,46 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    mine = [r for r in rows if r["part"] == "barrier"]
+    mine = longest([r for r in rows if r["part"] in ("barrier", "minatar")])
     envs = list(dict.fromkeys(r["env"] for r in mine))
+    lines = -(-len(envs) // COLUMNS)
     figure, axes = pyplot.subplots(
-        1, len(envs), figsize=(4.6 * len(envs), 4.4), squeeze=False, layout="constrained"
-    )
-    for env, panel in zip(envs, axes[0], strict=True):
+        lines, min(len(envs), COLUMNS), squeeze=False, layout="constrained",
+        figsize=(4.6 * min(len(envs), COLUMNS), 4.4 * lines),
+    )  # fmt: skip
+    for panel in axes.flat[len(envs) :]:
+        panel.set_axis_off()
+    for env, panel in zip(envs, axes.flat, strict=False):
         for r in (r for r in mine if r["env"] == env):
-            stream = r["learner"].startswith(("Stream", "AVG"))
-            curves = np.asarray(r["curves"])
-            x = np.linspace(0, r["steps"] / 1000, curves.shape[1] + 1)[1:]
-            bands = [statistics.t_interval(column) for column in curves.T]
-            mean, low, high = zip(*bands, strict=True)
-            label = f"{r['learner']} ({r['seeds']} seeds)"
-            (line,) = panel.plot(x, mean, "-" if stream else "--", label=label)
-            panel.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+            _curve(panel, r)
         panel.set_title(env)
         panel.set_xlabel("thousand transitions")
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
-    axes[0][0].set_ylabel("return in training")
-    figure.savefig(path, dpi=130)
+    for panel in axes[:, 0]:
+        panel.set_ylabel("return in training")
+    figure.savefig(path, dpi=100)
     pyplot.close(figure)
+
+
+def longest(rows: Sequence[Row]) -> list[Row]:
+    """Of each environment the runs with the most steps, and of these each learner's most seeds."""
+    steps = {r["env"]: max(o["steps"] for o in rows if o["env"] == r["env"]) for r in rows}
+    best: dict[tuple[str, str], Row] = {}
+    for r in (r for r in rows if r["steps"] == steps[r["env"]]):
+        key = r["env"], r["learner"]
+        if key not in best or best[key]["seeds"] <= r["seeds"]:
+            best[key] = r
+    return list(best.values())
+
+
+def _curve(panel: Any, row: Row) -> None:
+    """A learner's mean over seeds, and its interval by Student's t."""
+    stream = row["learner"].startswith(("Stream", "AVG"))
+    curves = np.asarray(row["curves"])
+    x = np.linspace(0, row["steps"] / 1000, curves.shape[1] + 1)[1:]
+    bands = [statistics.t_interval(column) for column in curves.T]
+    mean, low, high = zip(*bands, strict=True)
+    label = f"{row['learner']} ({row['seeds']} seeds)"
+    (line,) = panel.plot(x, mean, "-" if stream else "--", label=label)
+    panel.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)

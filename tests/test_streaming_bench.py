@@ -35,6 +35,15 @@ def test_the_best_rate_counts_and_what_diverged_is_the_least():
     assert page.chosen(curves[:1], diverged[:1], -500.0, ())["rate"] is None
 
 
+def test_the_picture_has_the_longest_runs_with_the_most_seeds():
+    """Curves of several lengths in one panel, or a learner twice."""
+    fields = "env", "learner", "steps", "seeds"
+    rows = [("a", "x", 10, 9), ("a", "x", 20, 2), ("a", "x", 20, 5), ("a", "y", 20, 1)]
+    rows += [("b", "x", 10, 3)]
+    found = page.longest([dict(zip(fields, row, strict=True)) for row in rows])
+    assert [tuple(r.values()) for r in found] == rows[2:]
+
+
 @pytest.fixture
 def faked(monkeypatch):
     """Trainings that need nothing, and the names of those that were asked for."""
@@ -67,7 +76,7 @@ def test_what_is_there_is_not_run_again_and_the_page_compares(tmp_path, faked, c
     assert streaming.main([*command, *parts]) == 0
     assert faked == [*everything, json.loads(lines[-1])["learner"]]
     text = Path(table).read_text()
-    row = "| CartPole-v1 | no LayerNorm |  | 61 [60, 62] | 61 | 60 | 0 of 3 | 40 [40, 40] |"
+    row = "| 200,000 | no LayerNorm |  | 61 [60, 62] | 61 | 60 | 0 of 3 | 40 [40, 40] |"
     assert row in text
     other = ["--part", "ablations", "--learner", "full", "--seeds", "2"]
     assert streaming.main([*command, *other]) == 0
