@@ -11,7 +11,7 @@ import arena
 import options
 from options import Options
 from report import Report, Row, machine
-from training import cores
+from training import cores, extra, ours
 
 _DQN: dict[str, Any] = {  # PureJaxRL's settings, but an update after a step of each environment
     "env": "CartPole-v1", "steps": 100_000,
@@ -69,6 +69,7 @@ _PQN_MINATAR: dict[str, Any] = {
     },
     "exploration": 0.1,
 }  # fmt: skip
+FUSED = "sac", "td3", "pqn"  # cases whose dense layers the kernels can do
 # The settings, the peer and its program.
 CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "dqn": (_DQN, "rejax", "peer_rejax_learners"),
@@ -99,6 +100,7 @@ def case(name: str, count: int, devices: int | None, chosen: Options) -> list[Ro
     """Whole trainings of `count` seeds in one program; steps are those of all of them."""
     settings, peer, program = CASES[name]
     settings = settings | {"algorithm": name.partition("_")[0], "seed": 0}
+    settings["set"] = ours(chosen) if name in FUSED else extra(chosen)
     if chosen.steps:
         settings["steps"] = chosen.steps
     if chosen.num_envs:

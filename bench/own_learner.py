@@ -44,6 +44,7 @@ def main(settings: dict[str, Any]) -> None:
 def build(settings: dict[str, Any]) -> tuple[fastrl.Algorithm, Any]:
     """The algorithm of the case and its hyper-parameters."""
     module = MODULES[settings["algorithm"]]
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["config"].items()}
+    asked = settings["config"] | settings.get("set", {})
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()}
     algorithm = module.make(fastrl.make(settings["env"]), module.Config(**fields))
     return algorithm, module.HParams(**settings["hparams"])

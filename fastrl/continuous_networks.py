@@ -60,13 +60,14 @@ def box(action_space: Space) -> Box:
 def actor(
     observation_space: Space, action_space: Box, hidden_sizes: tuple[int, ...],
     activation: Activation = "relu", *, norm: Norm = "none", deterministic: bool = False,
+    fused_mlp: bool = False,
 ) -> Actor:  # fmt: skip
     """A policy with a mean, and unless `deterministic` a deviation, for each action."""
     view, _, _ = split_views(observation_space)
     encode, shape = encoder(view), action_space.shape
     count = int(np.prod(shape))
     outputs = count * (1 if deterministic else 2)
-    config = EnsembleConfig(1, hidden_sizes, outputs, activation, norm)
+    config = EnsembleConfig(1, hidden_sizes, outputs, activation, norm, fused_mlp)
     network = ensemble(width(view), config)
     inputs = lambda observation: encode(split_views(observation)[0])  # noqa: E731
 
@@ -94,13 +95,14 @@ def actor(
 
 def critic(
     observation_space: Space, action_space: Box, members: int, hidden_sizes: tuple[int, ...],
-    activation: Activation = "relu", *, norm: Norm = "none",
+    activation: Activation = "relu", *, norm: Norm = "none", fused_mlp: bool = False,
 ) -> Critic:  # fmt: skip
     """An ensemble of `members` action values."""
     _, view, _ = split_views(observation_space)
     encode, rank = encoder(view), len(action_space.shape)
     num_inputs = width(view) + int(np.prod(action_space.shape))
-    network = ensemble(num_inputs, EnsembleConfig(members, hidden_sizes, 1, activation, norm))
+    config = EnsembleConfig(members, hidden_sizes, 1, activation, norm, fused_mlp)
+    network = ensemble(num_inputs, config)
 
     def inputs(observation: Observation, action: Array) -> Array:
         flat = action.reshape(*action.shape[: action.ndim - rank], -1)

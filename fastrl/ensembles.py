@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastrl.kernels import mlp
 from fastrl.networks import ACTIVATIONS, Activation
 from fastrl.types import Array, Key, Scalar
 
@@ -28,6 +29,7 @@ class EnsembleConfig:
     num_outputs: int
     activation: Activation = "relu"
     norm: Norm = "none"  # layer: before each activation; batch: of the input, and after each
+    fused_mlp: bool = False  # by `kernels.mlp`, where there is no norm and no dropout
 
 
 class Dropout(NamedTuple):
@@ -56,14 +58,27 @@ def ensemble(num_inputs: int, config: EnsembleConfig) -> Ensemble:
         return network.init(key, jnp.zeros((1, num_inputs)), False)
 
     def apply(variables: Any, x: Array, dropout: Dropout | None = None) -> Array:
-        out = apply_of(variables, x.reshape(-1, num_inputs), False, dropout)
+        rows = x.reshape(-1, num_inputs)
+        if config.fused_mlp and config.norm == "none" and dropout is None:
+            out = _fused(config, variables["params"], rows)
+        else:
+            out = apply_of(variables, rows, False, dropout)
         return out.reshape(config.members, *x.shape[:-1], config.num_outputs)
 
     def train(variables: Any, x: Array) -> tuple[Array, Any]:
+        if config.norm == "none":
+            return apply(variables, x), variables
         out, changed = apply_of(variables, x, True, mutable=["statistics"])
         return out, {**variables, **changed}
 
     return Ensemble(init, apply, train)
+
+
+def _fused(config: EnsembleConfig, params: Any, x: Array) -> Array:
+    """`[B, D] -> [E, B, K]` by the kernels, all members in one operation."""
+    parts = (params[f"_Dense_{i}"] for i in range(len(config.hidden_sizes) + 1))
+    layers = [(part["kernel"], part["bias"]) for part in parts]
+    return mlp.apply([x], [layers], config.activation)[0]
 
 
 class _Ensemble(nn.Module):

@@ -50,13 +50,12 @@ class NetworkConfig:
             "activation": self.activation in mlp.ACTIVATIONS,
             "torso": self.torso == "mlp",
             "shared_torso": not self.shared_torso,
-            "layer_norm": not self.layer_norm,
         }
         wrong = [f"{name}={getattr(self, name)!r}" for name, ok in fits.items() if not ok]
         if wrong:
             raise ValueError(
                 f"fused_mlp=true does not go with {', '.join(wrong)}: it needs torso='mlp', no "
-                f"shared_torso, no layer_norm, and {' or '.join(mlp.ACTIVATIONS)} as activation"
+                f"shared_torso, and {' or '.join(mlp.ACTIVATIONS)} as activation"
             )
         if any(n % mlp.LANES or n > mlp.WIDEST for n in self.hidden_sizes):
             raise ValueError(
@@ -175,7 +174,7 @@ def _fused(network: _Network) -> Callable[..., Any]:
     activation = network.config.activation
 
     def through(params: Any, parts: Sequence[str], inputs: Sequence[Array]) -> list[Array]:
-        networks = [_layers(params[f"{part}_torso"], params[f"{part}_head"]) for part in parts]
+        networks = [layers(params[f"{part}_torso"], params[f"{part}_head"]) for part in parts]
         batch = inputs[0].shape[:-1]
         rows = [x.reshape(-1, x.shape[-1]) for x in inputs]
         outputs = mlp.apply(rows, networks, activation)
@@ -194,11 +193,15 @@ def _fused(network: _Network) -> Callable[..., Any]:
     return apply
 
 
-def _layers(torso: Any, head: Any) -> list[tuple[Array, Array]]:
-    """Weights and biases from input to output."""
-    return [
-        (x["kernel"], x["bias"]) for x in (*(torso[f"Dense_{i}"] for i in range(len(torso))), head)
-    ]
+def layers(torso: Any, head: Any) -> list[tuple[Array, ...]]:
+    """Those of a `Torso` and a dense layer, from input to output, as `kernels.mlp` takes them."""
+    found = []
+    for i in range(sum(name.startswith("Dense") for name in torso)):
+        norm = torso.get(f"LayerNorm_{i}")
+        dense = torso[f"Dense_{i}"]
+        parts = (norm["scale"], norm["bias"]) if norm else ()
+        found.append((dense["kernel"], dense["bias"], *parts))
+    return [*found, (head["kernel"], head["bias"])]
 
 
 def split_views(observation: Any) -> tuple[Any, Any, Any]:

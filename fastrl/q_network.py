@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from fastrl import spaces
 from fastrl.convolution import convolutions
-from fastrl.networks import ACTIVATIONS, NetworkConfig, Torso, encoder, split_views
+from fastrl.kernels import mlp
+from fastrl.networks import ACTIVATIONS, NetworkConfig, Torso, encoder, layers, split_views
 from fastrl.products import dot_general
 from fastrl.spaces import Discrete, Space
 from fastrl.types import Array, Key, Observation
@@ -40,7 +41,7 @@ class Head(nn.Module):
         if not self.dueling:
             return advantage
         value = nn.Dense(self.num_outputs, name="value")(x)[..., None, :]
-        return value + advantage - advantage.mean(-2, keepdims=True)
+        return _dueling(advantage, value)
 
 
 class _Network(nn.Module):
@@ -77,7 +78,7 @@ def q_network(
     actor_space, _, _ = split_views(observation_space)
     encode = encoder(actor_space, config.torso == "conv")
     network = _Network(config, num_actions, num_outputs, dueling)
-    outputs_of: Callable[..., Any] = network.apply
+    outputs_of: Callable[..., Any] = _fused(network) if config.fused_mlp else network.apply
 
     def init(key: Key) -> Any:
         return network.init(key, encode(split_views(spaces.zeros(observation_space))[0]))
@@ -86,6 +87,28 @@ def q_network(
         return outputs_of(params, encode(split_views(observation)[0]))
 
     return QNetwork(init, apply, num_actions)
+
+
+def _fused(network: _Network) -> Callable[..., Array]:
+    """`network.apply` with the dense layers as one operation, `kernels.mlp`."""
+    width = network.num_outputs
+
+    def apply(variables: Any, x: Array) -> Array:
+        torso, head = variables["params"]["torso"], variables["params"]["head"]
+        last = head["advantage"]
+        if network.dueling:
+            last = jax.tree.map(lambda *x: jnp.concatenate(x, -1), last, head["value"])
+        rows = x.reshape(-1, x.shape[-1])
+        (out,) = mlp.apply([rows], [layers(torso, last)], network.config.activation)
+        out = out.reshape(*x.shape[:-1], -1, width)
+        return out if not network.dueling else _dueling(out[..., :-1, :], out[..., -1:, :])
+
+    return apply
+
+
+def _dueling(advantage: Array, value: Array) -> Array:
+    """`[..., A, K]` and `[..., 1, K]`."""
+    return value + advantage - advantage.mean(-2, keepdims=True)
 
 
 def discrete(action_space: Space) -> Discrete:

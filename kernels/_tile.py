@@ -45,12 +45,12 @@ def _emit(
     a: Any, a_row: Any, a_column: Any, b: Any, b_row: Any, depth: Any,
 ) -> None:  # fmt: skip
     each = [(i, j) for i in range(rows) for j in range(vectors)]
-    at = lambda base, row, i, j: _at(builder, base, row, i, 8 * j)  # noqa: E731
-    first = {(i, j): _load(builder, at(start, start_row, i, j)) for i, j in each}
+    vector = lambda base, row, i, j: at(builder, base, row, i, 8 * j)  # noqa: E731
+    first = {(i, j): load(builder, vector(start, start_row, i, j)) for i, j in each}
     before, loop, after = (
         builder.block, builder.append_basic_block("depth"), builder.append_basic_block("store")
     )  # fmt: skip
-    a_first = [_at(builder, a, a_row, i, 0) for i in range(rows)]
+    a_first = [at(builder, a, a_row, i, 0) for i in range(rows)]
     builder.branch(loop)
     builder.position_at_end(loop)
 
@@ -62,37 +62,37 @@ def _emit(
     step, b_now = carried(_WORD, _WORD(0)), carried(_WORD, b)
     a_now = [carried(_WORD, x) for x in a_first]
     sums = {ij: carried(_VECTOR, first[ij]) for ij in each}
-    columns = [_load(builder, builder.add(b_now, _WORD(32 * j))) for j in range(vectors)]
-    spread = [_spread(builder, x) for x in a_now]
-    new = {(i, j): _fma(builder, spread[i], columns[j], sums[i, j]) for i, j in each}
+    columns = [load(builder, builder.add(b_now, _WORD(32 * j))) for j in range(vectors)]
+    factors = [spread(builder, x) for x in a_now]
+    new = {(i, j): fma(builder, factors[i], columns[j], sums[i, j]) for i, j in each}
     for ij in each:
         sums[ij].add_incoming(new[ij], loop)
     for x in a_now:
-        x.add_incoming(_at(builder, x, a_column, 1, 0), loop)
-    b_now.add_incoming(_at(builder, b_now, b_row, 1, 0), loop)
+        x.add_incoming(at(builder, x, a_column, 1, 0), loop)
+    b_now.add_incoming(at(builder, b_now, b_row, 1, 0), loop)
     later = builder.add(step, _WORD(1))
     step.add_incoming(later, loop)
     builder.cbranch(builder.icmp_signed("<", later, depth), loop, after)
     builder.position_at_end(after)
     for i, j in each:
-        builder.store(new[i, j], _pointer(builder, at(c, c_row, i, j)), align=4)
+        builder.store(new[i, j], pointer(builder, vector(c, c_row, i, j)), align=4)
 
 
-def _at(builder: Any, base: Any, row: Any, i: int, j: int) -> Any:
+def at(builder: Any, base: Any, row: Any, i: int, j: int) -> Any:
     """The address of element `[i, j]`."""
     floats = builder.add(builder.mul(row, _WORD(i)), _WORD(j))
     return builder.add(base, builder.mul(floats, _WORD(4)))
 
 
-def _pointer(builder: Any, address: Any) -> Any:
+def pointer(builder: Any, address: Any) -> Any:
     return builder.inttoptr(address, _VECTOR.as_pointer())
 
 
-def _load(builder: Any, address: Any) -> Any:
-    return builder.load(_pointer(builder, address), align=4)
+def load(builder: Any, address: Any) -> Any:
+    return builder.load(pointer(builder, address), align=4)
 
 
-def _spread(builder: Any, address: Any) -> Any:
+def spread(builder: Any, address: Any) -> Any:
     """The float at `address` in all lanes."""
     one = builder.load(builder.inttoptr(address, _FLOAT.as_pointer()))
     empty = ir.Constant(_VECTOR, ir.Undefined)
@@ -100,10 +100,10 @@ def _spread(builder: Any, address: Any) -> Any:
     return builder.shuffle_vector(builder.insert_element(empty, one, _LANE(0)), empty, lanes)
 
 
-def _fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
+def fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
     kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-    fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{WIDTH}f32")
-    return builder.call(fma, [x, y, z])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{WIDTH}f32")
+    return builder.call(function, [x, y, z])
 
 
 @intrinsic
@@ -114,11 +114,11 @@ def _widen(typingctx, to, source, count):
         flags = ir.VectorType(ir.IntType(1), WIDTH)
         kind = ir.FunctionType(_VECTOR, [_VECTOR.as_pointer(), _LANE, flags, _VECTOR])
         name = f"llvm.masked.load.v{WIDTH}f32.p0v{WIDTH}f32"
-        load = cgutils.get_or_insert_function(builder.module, kind, name)
+        masked = cgutils.get_or_insert_function(builder.module, kind, name)
         zeros = ir.Constant(_VECTOR, [0.0] * WIDTH)
         first = _first_lanes(builder, args[2])
-        read = builder.call(load, [_pointer(builder, args[1]), _LANE(4), first, zeros])
-        builder.store(read, _pointer(builder, args[0]), align=4)
+        read = builder.call(masked, [pointer(builder, args[1]), _LANE(4), first, zeros])
+        builder.store(read, pointer(builder, args[0]), align=4)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 3), codegen
@@ -134,7 +134,7 @@ def _first_lanes(builder: Any, count: Any) -> Any:
 
 
 @intrinsic
-def _move(typingctx, to, source):
+def move(typingctx, to, source):
     """Copies a float."""
 
     def codegen(context, builder, signature, args):
@@ -164,7 +164,7 @@ def narrow(to, source, columns, rows):
         for j in range(0, columns, WIDTH):
             for lane in range(WIDTH):  # vector instructions that skip lanes write slowly
                 if j + lane < columns:
-                    _move(x + 4 * (j + lane), y + 4 * (j + lane))
+                    move(x + 4 * (j + lane), y + 4 * (j + lane))
 
 
 _six_by_two, _six_by_one = _tile(6, 2), _tile(6, 1)

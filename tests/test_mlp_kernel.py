@@ -9,16 +9,22 @@ import numpy as np
 import pytest
 
 import fastrl
-from fastrl import metrics, networks, ppo
+from fastrl import metrics, networks, ppo, pqn, sac
 from fastrl.kernels import _numba_ffi, mlp
+from fastrl.q_network import q_network
 from fastrl.spaces import Box, Discrete
 
 SIZES = ((3, 16, 24, 5), (3, 8, 1))  # inputs, hidden layers, outputs of two networks
 
 
-def layers(rng, sizes):
-    pairs = itertools.pairwise(sizes)
-    return [(rng.normal(size=s) / np.sqrt(s[0]), rng.normal(size=s[1])) for s in pairs]
+def layers(rng, sizes, norm=False):
+    """Weights and biases, and with `norm` scale and shift of hidden layers."""
+    found = []
+    for k, n in itertools.pairwise(sizes):
+        found.append((rng.normal(size=(k, n)) / np.sqrt(k), rng.normal(size=n)))
+        if norm and len(found) < len(sizes) - 1:
+            found[-1] += (1 + 0.3 * rng.normal(size=n), rng.normal(size=n))
+    return found
 
 
 def single(tree):
@@ -38,14 +44,26 @@ def oracle(x, network, weight, activation):
     act = {"tanh": np.tanh, "relu": lambda z: np.maximum(z, 0)}[activation]
     slope = {"tanh": lambda h: 1 - h**2, "relu": lambda h: h > 0}[activation]
     seen = [x]
-    for i, (w, b) in enumerate(network):
+    kept: list = [
+        None
+    ]  # of each input of a layer: what the norm before it gave, inverse deviations
+    for i, (w, b, *norm) in enumerate(network):
         z = seen[-1] @ w + b
+        if norm:
+            inverse = 1 / np.sqrt(z.var(-1, keepdims=True) + mlp.EPSILON)
+            kept.append(((z - z.mean(-1, keepdims=True)) * inverse, inverse))
+            z = kept[-1][0] * norm[0] + norm[1]
         seen.append(z if i == len(network) - 1 else act(z))
-    d, found = weight, []
+    d, found, more = weight, [], ()
     for i in range(len(network) - 1, -1, -1):
-        found.insert(0, (seen[i].T @ d, d.sum(0)))
+        found.insert(0, (seen[i].T @ d, d.sum(0), *more))
         d = d @ network[i][0].T
         d = d * slope(seen[i]) if i else d
+        if i and len(kept) > 1:
+            z, inverse = kept[i]
+            more, d = ((d * z).sum(0), d.sum(0)), d * network[i - 1][2]
+            along = (d * z).mean(-1, keepdims=True)
+            d = inverse * (d - d.mean(-1, keepdims=True) - along * z)
     return seen[-1], d, found
 
 
@@ -70,6 +88,47 @@ def test_outputs_and_derivatives_are_those_by_hand(rows, activation):
         np.testing.assert_allclose(by_input[i], dx, rtol=1e-4, atol=1e-4)
         for got, want in zip(jax.tree.leaves(by_layers[i]), jax.tree.leaves(dn), strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-5 * rows)
+
+
+@pytest.mark.parametrize("activation", ["relu", pytest.param("tanh", marks=pytest.mark.slow)])
+def test_an_ensemble_with_norms_is_that_by_hand(activation):
+    """A member would read another's layers, rows that are zero after a relu would be left out where
+    they count (their derivatives, layers of more than a panel's 64 columns or rows, a last layer of
+    many units), or the norm's derivative would lack a term."""
+    rng, rows, sizes = np.random.default_rng(3), 70, (3, 72, 136, 2)
+    nets, x = [layers(rng, sizes, norm=True) for _ in range(2)], rng.normal(size=(rows, 3))
+    weight = rng.normal(size=(2, rows, 2))
+    weight[0, :40] = 0.0
+    stacked = single(jax.tree.map(lambda *leaves: np.stack(leaves), *nets))
+    total = lambda x, n: (mlp.apply([x], [n], activation)[0] * single(weight)).sum()  # noqa: E731
+    assert mlp.serves([single(x)], [stacked], activation)
+    by_input, by_layers = jax.jit(jax.grad(total, (0, 1)))(single(x), stacked)
+    want = [oracle(x, net, w, activation) for net, w in zip(nets, weight, strict=True)]
+    np.testing.assert_allclose(by_input, want[0][1] + want[1][1], rtol=1e-3, atol=1e-4)
+    for i in range(2):
+        of_member = jax.tree.leaves(jax.tree.map(lambda leaf, i=i: leaf[i], by_layers))
+        for got, by_hand in zip(of_member, jax.tree.leaves(want[i][2]), strict=True):
+            np.testing.assert_allclose(got, by_hand, rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", [False, True])
+def test_what_is_not_asked_for_makes_no_difference(norm):
+    """Derivatives by inputs alone, by layers alone and outputs alone come from kernels of their
+    own, which would read other places; in a batch of programs too."""
+    rng, sizes = np.random.default_rng(4), (5, 64, 96, 5)
+    net, x = single(layers(rng, sizes, norm)), single(rng.normal(size=(2, 256, 5)))
+    total = lambda x, n, apply: (apply([x], [n], "relu")[0] ** 2).sum()  # noqa: E731
+    for wanted in ((0,), (1,), (0, 1)):
+        pair = [
+            jax.jit(jax.vmap(jax.grad(lambda x, n, a=apply: total(x, n, a), wanted), (0, None)))
+            for apply in (mlp.apply, mlp.reference)
+        ]
+        got, want = (f(x, net) for f in pair)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-2), got, want)
+    got, want = (jax.jit(lambda n, a=a: a([x[0]], [n], "relu")[0])(net)
+                 for a in (mlp.apply, mlp.reference))  # fmt: skip
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -183,6 +242,47 @@ def test_without_numba_it_is_what_xla_does(monkeypatch):
         want = oracle(inputs[i], net, weights[i], "relu")[2]
         for a, b in zip(jax.tree.leaves(found[i]), jax.tree.leaves(want), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_q_network_is_the_same_with_and_without():
+    """Its norms, or the value of a dueling head, would be other layers than the network has."""
+    space, actions = Box(-1.0, 1.0, (4,)), Discrete(3)
+    shape = {"hidden_sizes": (16, 8), "activation": "relu", "layer_norm": True}
+    nets = [q_network(space, actions, networks.NetworkConfig(**shape, fused_mlp=fused),
+                      num_outputs=2, dueling=True) for fused in (False, True)]  # fmt: skip
+    params = jax.tree.map(lambda p: p + 0.1, nets[0].init(fastrl.key(0)))
+    x = jax.random.normal(fastrl.key(1), (5, 40, 4))
+    plain, fused = (net.apply(params, x) for net in nets)
+    assert plain.shape == (5, 40, 3, 2)
+    np.testing.assert_allclose(plain, fused, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [sac, pytest.param(pqn, marks=pytest.mark.full)])
+def test_learners_go_on_bit_for_bit_and_do_what_they_do_without(module, tmp_path):
+    """A resumed run would part from one that never stopped, seeds in a batch would read each
+    other's networks, or a learner would give the kernels another network than it has."""
+    small = {"hidden_sizes": (16, 8)}
+    if module is pqn:
+        small |= {"num_envs": 4, "num_steps": 8, "num_minibatches": 2}
+    else:
+        small |= {"learning_starts": 8, "num_rounds": 16, "batch_size": 16, "buffer_size": 64}
+    env, steps = fastrl.make("CartPole-v1" if module is pqn else "Pendulum-v1"), 64
+    plain = module.make(env, module.Config(**small))
+    fused = module.make(env, module.Config(**small, fused_mlp=True))
+    whole = fastrl.train(fused, steps=2 * steps, progress=False, eval_every=0)
+    options = {"run_dir": tmp_path / "run", "progress": False, "eval_every": 0}
+    fastrl.train(fused, steps=steps, **options)
+    again = fastrl.train(fused, steps=2 * steps, resume=True, **options)
+    jax.tree.map(np.testing.assert_array_equal, *map(fused.parameters, (whole, again)))
+    keys, fixed = jax.random.split(fastrl.key(1), 2), (fused.default_hparams, env.default_params())
+    both = jax.jit(jax.vmap(fastrl.run(fused, steps), (0, None, None)))(keys, *fixed)[0]
+    alone = jax.jit(fastrl.run(plain, steps))(keys[1], *fixed)[0]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=1e-4),
+        fused.parameters(both), plain.parameters(alone),
+    )  # fmt: skip
 
 
 @pytest.mark.slow

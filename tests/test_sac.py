@@ -27,6 +27,7 @@ from fastrl import distributions, sac
 from fastrl.spaces import Box
 
 SMALL = sac.Config(hidden_sizes=(3,), activation="tanh")
+FUSED = sac.Config(hidden_sizes=(8,), activation="tanh", fused_mlp=True)
 HPARAMS = sac.HParams(
     learning_rate=0.02, critic_learning_rate=0.05, temperature_learning_rate=0.03, tau=0.3,
     temperature=0.4, target_entropy=-0.7,
@@ -72,9 +73,10 @@ def test_actions_go_to_an_odd_box_and_back():
     np.testing.assert_allclose(distributions.from_environment(space, action), unit, atol=1e-6)
 
 
-def test_two_updates_equal_a_float64_oracle():
+@pytest.mark.parametrize("config", [SMALL, pytest.param(FUSED, marks=pytest.mark.slow)])
+def test_two_updates_equal_a_float64_oracle(config):
     """The target, its minimum and entropy, both losses, the temperature, Adam, and tau."""
-    learner, given = compiled(sac, SMALL), batches()
+    learner, given = compiled(sac, config), batches()
     keys = [fastrl.key(7), fastrl.key(8)]
     start, end, errors = updated(learner, HPARAMS, given, keys)
     s = {"actor": start.policy.actor.variables, "critic": start.critic.variables}

@@ -43,10 +43,11 @@ class Config(off_policy.Config):
 
     hidden_sizes: tuple[int, ...] = (256, 256)  # of policy and critics
     activation: Activation = "relu"
+    fused_mlp = False  # a field of those learners that have it
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        network = NetworkConfig(self.hidden_sizes, self.activation)
+        network = NetworkConfig(self.hidden_sizes, self.activation, fused_mlp=self.fused_mlp)
         object.__setattr__(self, "hidden_sizes", network.hidden_sizes)
 
 

@@ -18,6 +18,7 @@ class Config(continuous.Config):
     """What shapes the program; the fields of `continuous.Config`."""
 
     learning_starts: int = 25_000
+    fused_mlp: bool = False  # on CPU: faster updates by kernels; compiles for seconds more
 
 
 class HParams(NamedTuple):

@@ -60,6 +60,7 @@ class Config:
     torso: Literal["mlp", "conv"] = "mlp"
     layer_norm: bool = True  # before every activation
     normalize_observation: bool = False  # by running mean and variance
+    fused_mlp: bool = False  # on CPU: faster updates by kernels; compiles for seconds more
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches"):
@@ -72,8 +73,9 @@ class Config:
     def network(self) -> NetworkConfig:
         """The network's share of this."""
         return NetworkConfig(
-            self.hidden_sizes, self.activation, self.torso, layer_norm=self.layer_norm
-        )
+            self.hidden_sizes, self.activation, self.torso, layer_norm=self.layer_norm,
+            fused_mlp=self.fused_mlp,
+        )  # fmt: skip
 
 
 class HParams(NamedTuple):

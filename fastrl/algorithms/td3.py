@@ -47,6 +47,7 @@ class Config(continuous.Config):
     policy_delay: int = 2  # updates of the critics before each of policy and targets
     smoothing: bool = True  # noise on the targets' actions
     optimism: bool = False  # MEX, by hparams.eta
+    fused_mlp: bool = False  # on CPU: faster updates by kernels; compiles for seconds more
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,10 +112,10 @@ def agent(env: Env, config: Config) -> Agent:
     """The learner with the choices of `config`; reads of the hparams what these ask for."""
     task = env.default_params()
     space, seen = networks.box(env.action_space(task)), env.observation_space(task)
-    sizes, activation = config.hidden_sizes, config.activation
-    actor = networks.actor(seen, space, sizes, activation, deterministic=True)
-    critic = networks.critic(seen, space, config.num_critics, sizes, activation)
-    first = networks.critic(seen, space, 1, sizes, activation)
+    sizes, activation, fused = config.hidden_sizes, config.activation, config.fused_mlp
+    actor = networks.actor(seen, space, sizes, activation, deterministic=True, fused_mlp=fused)
+    critic = networks.critic(seen, space, config.num_critics, sizes, activation, fused_mlp=fused)
+    first = networks.critic(seen, space, 1, sizes, activation, fused_mlp=fused)
     parts = Parts(config, space, actor, critic, first)
     return Agent(
         Learner(
