@@ -53,10 +53,10 @@ def tables(rows: Sequence[Row]) -> str:
     """Markdown: the barrier, the ablations, the speed."""
     parts = []
     for part, title in _TITLES:
-        mine = [r for r in rows if r["part"] == part]
+        mine = _of(part, rows)
         if mine:
             parts.append(f"## {title}\n\n{_table(mine, part == 'ablations')}\n")
-    fast = [r for r in rows if r["part"] == "speed"]
+    fast = _of("speed", rows)
     if fast:
         lines = ["| case | transitions/s | note |", "|---|---|---|"]
         lines += [f"| {r['case']} | {r['rate']:,.0f} | {r['note']} |" for r in fast]
@@ -104,7 +104,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    mine = longest([r for r in rows if r["part"] in ("barrier", "minatar")])
+    mine = [r for part in ("barrier", "minatar") for r in longest(_of(part, rows))]
     envs = list(dict.fromkeys(r["env"] for r in mine))
     lines = -(-len(envs) // COLUMNS)
     figure, axes = pyplot.subplots(
@@ -124,6 +124,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         panel.set_ylabel("return in training")
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
+
+
+def _of(part: str, rows: Sequence[Row]) -> list[Row]:
+    return [r for r in rows if r["part"] == part]
 
 
 def longest(rows: Sequence[Row]) -> list[Row]:
