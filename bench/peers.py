@@ -41,7 +41,7 @@ PEERS = {
     "xminigrid": Peer(("xminigrid==0.9.3", *_JAX), "xminigrid"),
     # Both want gymnax 0.0.9: later ones return six values from `step`.
     "purejaxrl": Peer(("gymnax==0.0.9", "six", "distrax", *_JAX), "gymnax", checkout=True),
-    "purejaxql": Peer(("gymnax==0.0.9", "six", *_JAX), "gymnax", checkout=True),
+    "purejaxql": Peer(("gymnax==0.0.9", "six", "chex", *_JAX), "gymnax", checkout=True),
     "rejax": Peer(("rejax", "gymnax==0.0.9", "six", *_JAX), "rejax"),
     "groove": Peer(("gymnax==0.0.9", "six", "chex", *_JAX), "gymnax", checkout=True),
     "brax": Peer((), "brax.training.agents.ppo", own=True),
